@@ -1,0 +1,291 @@
+//! The command line as typed. Every long option has its `CUDALINT_…` variable.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  cudalint repo/train:1.2 --host-driver 535 --gpu h100
+  cudalint oci:./layout --host-driver 535.183.01 --gpu h100 --gpu l4 -f json
+  cudalint scan repo/train:1.2 -o facts.json
+  cudalint check --facts facts.json --host-driver 550 --gpu b200
+
+Exit status: 0 nothing at or above --fail-on, 1 findings, 2 wrong usage, 3 the image could not be looked at
+completely, 4 with --strict: a verdict is unknown.";
+
+/// Says whether a container image's GPU software will work on given hosts, without running it.
+#[derive(Parser, Debug)]
+#[command(
+    name = "cudalint",
+    version,
+    about,
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true
+)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+    #[command(flatten)]
+    pub(super) check: CheckArgs,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Command {
+    /// Judge images against targets; the default without a command
+    Check(CheckArgs),
+    /// Only look: write the image's facts document
+    Scan(ScanArgs),
+    /// The CUDA bill of materials: stack, GPU code, image settings
+    Inspect(InspectArgs),
+    /// Print the page of one rule
+    Explain(ExplainArgs),
+    /// List the rules
+    Rules(RulesArgs),
+    /// Print a JSON Schema
+    Schema(SchemaArgs),
+    /// Where the cache is and how large; prune or clear it
+    Cache(CacheArgs),
+    /// Print shell completions
+    Completions(CompletionsArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CheckArgs {
+    /// Image: a registry reference, a path, or with prefix oci:, oci-archive:, docker-archive:, dir:, file:
+    #[arg(value_name = "IMAGE")]
+    pub(super) images: Vec<String>,
+    #[command(flatten)]
+    pub(super) source: SourceArgs,
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+    /// Findings of this level or above make the exit status 1
+    #[arg(long, value_enum, default_value_t = FailOn::Error, env = "CUDALINT_FAIL_ON", help_heading = "Output")]
+    pub(super) fail_on: FailOn,
+    /// Exit with 4 where a verdict is unknown
+    #[arg(long, env = "CUDALINT_STRICT", help_heading = "Output")]
+    pub(super) strict: bool,
+    /// Print the checks that held, too
+    #[arg(long, env = "CUDALINT_SHOW_PASSED", help_heading = "Output")]
+    pub(super) show_passed: bool,
+    /// Date for whatever depends on one, as YYYY-MM-DD; default today
+    #[arg(long, value_name = "DATE", env = "CUDALINT_AS_OF", help_heading = "Target")]
+    pub(super) as_of: Option<String>,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ScanArgs {
+    /// Image to look into
+    #[arg(value_name = "IMAGE")]
+    pub(super) image: Option<String>,
+    #[command(flatten)]
+    pub(super) source: SourceArgs,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct InspectArgs {
+    /// Image to look into
+    #[arg(value_name = "IMAGE")]
+    pub(super) image: Option<String>,
+    #[command(flatten)]
+    pub(super) source: SourceArgs,
+    /// List every ELF file, not only those of the CUDA stack
+    #[arg(long, env = "CUDALINT_ALL_OBJECTS")]
+    pub(super) all_objects: bool,
+    /// Directory whose TOML files are laid over the built-in catalog
+    #[arg(long, value_name = "DIR", env = "CUDALINT_CATALOG")]
+    pub(super) catalog: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+/// Where the image comes from and how it is read.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Image")]
+pub(super) struct SourceArgs {
+    /// Facts document of `cudalint scan` in place of an image
+    #[arg(long, value_name = "FILE", env = "CUDALINT_FACTS")]
+    pub(super) facts: Option<PathBuf>,
+    /// os/architecture[/variant] to choose from an index
+    #[arg(long, value_name = "PLATFORM", env = "CUDALINT_PLATFORM")]
+    pub(super) platform: Option<String>,
+    /// User name for the registry
+    #[arg(long, value_name = "NAME", env = "CUDALINT_USERNAME")]
+    pub(super) username: Option<String>,
+    /// Read the registry password from standard input
+    #[arg(long, env = "CUDALINT_PASSWORD_STDIN", requires = "username")]
+    pub(super) password_stdin: bool,
+    /// Bearer token for the registry
+    #[arg(long, value_name = "TOKEN", env = "CUDALINT_REGISTRY_TOKEN", hide_env_values = true)]
+    pub(super) registry_token: Option<String>,
+    /// Credential file in place of the usual ones
+    #[arg(long, value_name = "FILE", env = "CUDALINT_AUTHFILE")]
+    pub(super) authfile: Option<PathBuf>,
+    /// Allow plain HTTP and unverified TLS
+    #[arg(long, env = "CUDALINT_INSECURE")]
+    pub(super) insecure: bool,
+    /// Certificates (PEM) to trust beside the system's
+    #[arg(long, alias = "cacert", value_name = "FILE", env = "CUDALINT_CA_FILE")]
+    pub(super) ca_file: Option<PathBuf>,
+    /// Client certificate (PEM)
+    #[arg(long, value_name = "FILE", env = "CUDALINT_TLS_CERT", requires = "tls_key")]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// Key of the client certificate (PEM)
+    #[arg(long, value_name = "FILE", env = "CUDALINT_TLS_KEY", requires = "tls_cert")]
+    pub(super) tls_key: Option<PathBuf>,
+    /// Limit for the whole pull, such as 90s or 10m; default none
+    #[arg(long, value_name = "DURATION", env = "CUDALINT_TIMEOUT")]
+    pub(super) timeout: Option<String>,
+    /// Refuse everything that needs the network
+    #[arg(long, env = "CUDALINT_OFFLINE")]
+    pub(super) offline: bool,
+    /// Where facts of layers are kept
+    #[arg(long, value_name = "DIR", env = "CUDALINT_CACHE_DIR")]
+    pub(super) cache_dir: Option<PathBuf>,
+    /// Neither read nor write the cache
+    #[arg(long, env = "CUDALINT_NO_CACHE")]
+    pub(super) no_cache: bool,
+    /// Layers examined at a time; 0 = as many as there are cores
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        env = "CUDALINT_JOBS",
+        hide_default_value = true
+    )]
+    pub(super) jobs: usize,
+    /// SHA-256 of every file with GPU code
+    #[arg(long, env = "CUDALINT_HASH_FILES")]
+    pub(super) hash_files: bool,
+    /// Check the digests of uncompressed layers too
+    #[arg(long, env = "CUDALINT_VERIFY_DIFF_IDS")]
+    pub(super) verify_diff_ids: bool,
+}
+
+/// The hosts to judge for.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Target")]
+pub(super) struct TargetArgs {
+    /// Host driver: a branch (535), a version (535.183.01) or `auto`; repeatable
+    #[arg(long, value_name = "VERSION", value_delimiter = ',', env = "CUDALINT_HOST_DRIVER")]
+    pub(super) host_driver: Vec<String>,
+    /// CUDA version that the host's nvidia-smi prints, where that is all you know; repeatable
+    #[arg(long, value_name = "X.Y", value_delimiter = ',', env = "CUDALINT_HOST_CUDA")]
+    pub(super) host_cuda: Vec<String>,
+    /// GPU: a product (h100), architecture (sm_90, hopper), compute capability (9.0) or instance type; repeatable
+    #[arg(long, value_name = "NAME", value_delimiter = ',', env = "CUDALINT_GPU")]
+    pub(super) gpu: Vec<String>,
+    /// Directory whose TOML files are laid over the built-in catalog
+    #[arg(long, value_name = "DIR", env = "CUDALINT_CATALOG")]
+    pub(super) catalog: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Output")]
+pub(super) struct OutputArgs {
+    /// Output format
+    #[arg(short, long, value_enum, env = "CUDALINT_FORMAT")]
+    pub(super) format: Option<Format>,
+    /// Write to FILE, or FORMAT=FILE, repeatable
+    #[arg(short, long, value_name = "[FORMAT=]FILE", env = "CUDALINT_OUTPUT")]
+    pub(super) output: Vec<String>,
+    /// Verdicts and findings only
+    #[arg(short, long, env = "CUDALINT_QUIET")]
+    pub(super) quiet: bool,
+    /// Notes too
+    #[arg(short, long, env = "CUDALINT_VERBOSE")]
+    pub(super) verbose: bool,
+    /// No progress bars
+    #[arg(long, env = "CUDALINT_NO_PROGRESS")]
+    pub(super) no_progress: bool,
+    /// When to colour
+    #[arg(long, value_enum, default_value_t = Colour::Auto, value_name = "WHEN", env = "CUDALINT_COLOR")]
+    pub(super) color: Colour,
+    /// Leave timing out, so that equal runs give equal bytes
+    #[arg(long, env = "CUDALINT_NO_TIMING")]
+    pub(super) no_timing: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum FailOn {
+    Error,
+    Warning,
+    Note,
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Colour {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ExplainArgs {
+    /// Code or name: CUL101, driver-too-old
+    #[arg(value_name = "RULE")]
+    pub(super) rule: String,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RulesArgs {
+    /// Output format
+    #[arg(short, long, value_enum, default_value_t = Format::Text, env = "CUDALINT_FORMAT")]
+    pub(super) format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum SchemaName {
+    Report,
+    Facts,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct SchemaArgs {
+    /// Which document
+    #[arg(value_enum)]
+    pub(super) name: SchemaName,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CacheArgs {
+    #[command(subcommand)]
+    pub(super) action: Option<CacheAction>,
+    /// Where facts of layers are kept
+    #[arg(long, value_name = "DIR", env = "CUDALINT_CACHE_DIR", global = true)]
+    pub(super) cache_dir: Option<PathBuf>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum CacheAction {
+    /// Print the directory
+    Where,
+    /// Print how many layers and bytes it holds
+    Size,
+    /// Remove layers of other versions and those not used lately
+    Prune {
+        /// Days without use
+        #[arg(long, value_name = "DAYS", default_value_t = 30)]
+        older_than: u64,
+    },
+    /// Remove everything
+    Clear,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CompletionsArgs {
+    #[arg(value_enum)]
+    pub(super) shell: clap_complete::Shell,
+}

@@ -1,0 +1,68 @@
+//! `cudalint rules` and `cudalint explain RULE`: the rules, and the page of one.
+
+use super::args::{ExplainArgs, Format, RulesArgs};
+use super::{output, status};
+use crate::image::Error;
+use crate::rules::{self, RULES};
+use serde::Serialize;
+use std::fmt::Write as _;
+
+mod pages {
+    include!(concat!(env!("OUT_DIR"), "/pages.rs"));
+}
+
+pub(super) fn explain(args: &ExplainArgs) -> Result<u8, Error> {
+    let rule = rules::find(&args.rule).ok_or_else(|| unknown(&args.rule))?;
+    let page = pages::PAGES.iter().find(|(stem, _)| *stem == rule.id.name).map(|(_, text)| *text);
+    let page =
+        page.ok_or_else(|| Error::look(format!("the page of {} is missing in this build", rule.id.code)))?;
+    output::to_stdout(format!("{}\n\n{}", rule.id.code, prose(page)).as_bytes())?;
+    Ok(status::OK)
+}
+
+/// The page without its machine block.
+fn prose(page: &str) -> &str {
+    let after =
+        page.strip_prefix("```toml\n").and_then(|rest| rest.split_once("\n```\n")).map(|(_, prose)| prose);
+    after.unwrap_or(page).trim_start()
+}
+
+fn unknown(typed: &str) -> Error {
+    let closest = RULES
+        .iter()
+        .map(|r| (strsim::damerau_levenshtein(r.id.name, typed), r.id.name))
+        .min()
+        .filter(|(distance, _)| *distance < 6)
+        .map(|(_, name)| format!("did you mean {name}?"));
+    Error::usage(format!("no rule `{typed}`"))
+        .hint(closest.unwrap_or_else(|| "`cudalint rules` lists them".to_owned()))
+}
+
+#[derive(Serialize)]
+struct RuleJson {
+    rule: &'static str,
+    name: &'static str,
+    summary: &'static str,
+}
+
+pub(super) fn rules(args: &RulesArgs) -> Result<u8, Error> {
+    let text = match args.format {
+        Format::Json => {
+            let rules: Vec<RuleJson> = RULES
+                .iter()
+                .map(|r| RuleJson { rule: r.id.code, name: r.id.name, summary: r.summary })
+                .collect();
+            output::pretty(&rules)
+        }
+        Format::Text => {
+            let width = RULES.iter().map(|r| r.id.name.len()).max().unwrap_or(0);
+            let mut text = String::new();
+            for rule in RULES {
+                let _ = writeln!(text, "{}  {:<width$}  {}", rule.id.code, rule.id.name, rule.summary);
+            }
+            text
+        }
+    };
+    output::to_stdout(text.as_bytes())?;
+    Ok(status::OK)
+}

@@ -1,0 +1,44 @@
+//! `cudalint inspect IMAGE`: the CUDA bill of materials.
+
+use super::args::{Format, InspectArgs};
+use super::{load, output, say, status};
+use crate::image::Error;
+use crate::render::{Context, inspect, json};
+use crate::report::Report;
+use crate::{inventory, render};
+
+pub(super) fn run(args: &InspectArgs) -> Result<u8, Error> {
+    let catalog = load::catalog(args.catalog.as_deref())?;
+    let outputs = output::plan(&args.output, Format::Text)?;
+    let images: Vec<String> = args.image.iter().cloned().collect();
+    let inputs = load::inputs(&images, &args.source)?;
+    let input = inputs.first().ok_or_else(|| Error::usage("no image given"))?;
+    let loaded = load::load(input, &args.source, &args.output)?;
+    loaded.errors.iter().for_each(say);
+    let inventory = inventory::build(&loaded.facts, &catalog);
+    if outputs.wants(Format::Json) {
+        let context = Context {
+            tool: load::tool(&catalog),
+            timing: (!args.output.no_timing).then(|| loaded.timing.clone()),
+            as_of: output::as_of(None)?,
+        };
+        // The same document as the report's, without anything judged.
+        let empty = Report {
+            inventory: &inventory,
+            complete: loaded.facts.complete,
+            targets: Vec::new(),
+            findings: Vec::new(),
+            passed: Vec::new(),
+            lowest_driver: None,
+        };
+        let mut document = json::report(&empty, &context);
+        document.objects = Some(inspect::objects(&inventory, args.all_objects));
+        outputs.write(Format::Json, output::pretty(&document).as_bytes())?;
+    }
+    if outputs.wants(Format::Text) {
+        let mut text = Vec::new();
+        let _never_fails = render::inspect::text(&mut text, &inventory, outputs.style);
+        outputs.write(Format::Text, &text)?;
+    }
+    Ok(if loaded.errors.is_empty() && loaded.facts.complete { status::OK } else { status::LOOK })
+}

@@ -1,0 +1,202 @@
+//! Options -> opened image -> facts, with the catalog, the cache and the password they need.
+
+use super::args::{OutputArgs, SourceArgs};
+use super::progress;
+use crate::catalog::Catalog;
+use crate::facts::json::{TimingJson, ToolJson};
+use crate::facts::{ImageFacts, json};
+use crate::image::registry::RegistryOptions;
+use crate::image::source::Source;
+use crate::image::{Error, Image, OpenOptions};
+use crate::limits;
+use crate::names::Platform;
+use crate::scan::cache::Cache;
+use crate::{examine, scan};
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Facts, how they were come by, and what was missed.
+pub(super) struct Loaded {
+    pub(super) facts: ImageFacts,
+    pub(super) timing: TimingJson,
+    pub(super) errors: Vec<Error>,
+    pub(super) repository: String,
+}
+
+/// The images or the facts document that were typed; an error where neither or both are there.
+pub(super) fn inputs(images: &[String], source: &SourceArgs) -> Result<Vec<Input>, Error> {
+    match (images, &source.facts) {
+        ([], None) => Err(Error::usage("no image given").hint("cudalint IMAGE --host-driver 535 --gpu h100")),
+        ([], Some(file)) => Ok(vec![Input::Facts(file.clone())]),
+        (_, Some(_)) => Err(Error::usage("an image and --facts exclude each other")),
+        (images, None) => Ok(images.iter().map(|i| Input::Image(i.clone())).collect()),
+    }
+}
+
+pub(super) enum Input {
+    Image(String),
+    Facts(PathBuf),
+}
+
+/// Loads one input.
+pub(super) fn load(input: &Input, source: &SourceArgs, output: &OutputArgs) -> Result<Loaded, Error> {
+    match input {
+        Input::Facts(file) => from_document(file),
+        Input::Image(image) => from_image(image, source, output),
+    }
+}
+
+fn from_document(file: &Path) -> Result<Loaded, Error> {
+    let name = file.display();
+    let opened =
+        std::fs::File::open(file).map_err(|e| Error::usage(format!("facts document `{name}`: {e}")))?;
+    let mut bytes = Vec::new();
+    opened
+        .take(limits::FACTS_BYTES_MAX)
+        .read_to_end(&mut bytes)
+        .map_err(|e| Error::usage(format!("facts document `{name}`: {e}")))?;
+    let facts = json::read(&bytes).map_err(|e| Error::usage(format!("facts document `{name}`: {e}")))?;
+    let reference = facts.image.reference.clone();
+    let repository = match Source::parse(&reference) {
+        Ok(Source::Registry(name)) => name.repository_name(),
+        _ => reference,
+    };
+    let counts = facts.counts;
+    let timing = TimingJson { files: counts.files, elf_files: counts.elf_files, ..TimingJson::default() };
+    Ok(Loaded { facts, timing, errors: Vec::new(), repository })
+}
+
+fn from_image(typed: &str, args: &SourceArgs, output: &OutputArgs) -> Result<Loaded, Error> {
+    let begin = Instant::now();
+    let source = Source::parse(typed)?;
+    if args.offline && matches!(source, Source::Registry(_)) {
+        return Err(Error::usage(format!("`{source}` is in a registry, and --offline forbids the network")));
+    }
+    let options = open_options(args)?;
+    let image = Image::open(&source, &options)?;
+    let progress = progress::start(&image, output);
+    let scan_options = scan::Options {
+        jobs: args.jobs,
+        hash_files: args.hash_files,
+        verify_diff_ids: args.verify_diff_ids,
+        progress: progress.as_ref().map(progress::Bars::listener),
+    };
+    let examined = examine(&image, &cache(args.cache_dir.as_deref(), args.no_cache), &scan_options);
+    if let Some(progress) = progress {
+        progress.finish();
+    }
+    let counts = examined.facts.counts;
+    let timing = TimingJson {
+        total_ms: u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX),
+        bytes_downloaded: image.bytes_downloaded(),
+        bytes_decompressed: counts.bytes_decompressed,
+        files: counts.files,
+        elf_files: counts.elf_files,
+        layers_cached: examined.layers_cached,
+        spills: counts.spills,
+    };
+    Ok(Loaded { facts: examined.facts, timing, errors: examined.errors, repository: image.repository })
+}
+
+fn open_options(args: &SourceArgs) -> Result<OpenOptions, Error> {
+    let platform = match &args.platform {
+        Some(text) => Some(Platform::parse(text).ok_or_else(|| {
+            Error::usage(format!("`{text}` is no platform"))
+                .hint("os/architecture[/variant], such as linux/arm64")
+        })?),
+        None => None,
+    };
+    let password = match args.password_stdin {
+        true => Some(password_from_stdin()?),
+        false => None,
+    };
+    let timeout = match &args.timeout {
+        Some(text) => Some(duration(text).ok_or_else(|| {
+            Error::usage(format!("`{text}` is no duration"))
+                .hint("a number with s, m or h, such as 90s or 10m")
+        })?),
+        None => None,
+    };
+    let registry = RegistryOptions {
+        username: args.username.clone(),
+        password,
+        token: args.registry_token.clone(),
+        authfile: args.authfile.clone(),
+        insecure: args.insecure,
+        ca_file: args.ca_file.clone(),
+        tls_cert: args.tls_cert.clone(),
+        tls_key: args.tls_key.clone(),
+        timeout,
+    };
+    Ok(OpenOptions { platform, registry })
+}
+
+fn password_from_stdin() -> Result<String, Error> {
+    const PASSWORD_BYTES_MAX: u64 = 64 << 10;
+    let mut text = String::new();
+    std::io::stdin()
+        .take(PASSWORD_BYTES_MAX)
+        .read_to_string(&mut text)
+        .map_err(|e| Error::usage(format!("--password-stdin: {e}")))?;
+    let password = text.trim_end_matches(['\r', '\n']).to_owned();
+    if password.is_empty() {
+        return Err(Error::usage("--password-stdin: standard input is empty"));
+    }
+    Ok(password)
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().ok()?;
+    let seconds = match text.get(digits.len()..)? {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    Some(Duration::from_secs(number.checked_mul(seconds)?))
+}
+
+/// `--cache-dir`, else `$XDG_CACHE_HOME/cudalint`, else `~/.cache/cudalint`; no cache where none of them is known.
+pub(super) fn cache(dir: Option<&Path>, none: bool) -> Cache {
+    if none {
+        return Cache::none();
+    }
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let default = || {
+        set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache"))).map(|base| base.join("cudalint"))
+    };
+    dir.map(Path::to_owned).or_else(default).map_or_else(Cache::none, |dir| Cache::at(&dir))
+}
+
+/// The built-in catalog, with the TOML files of `dir` laid over it.
+pub(super) fn catalog(dir: Option<&Path>) -> Result<Catalog, Error> {
+    let mut overlay = BTreeMap::new();
+    if let Some(dir) = dir {
+        let failed = |e: std::io::Error| Error::usage(format!("--catalog `{}`: {e}", dir.display()));
+        for entry in std::fs::read_dir(dir).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let is_toml = path.extension().is_some_and(|e| e == "toml");
+            if let Some(stem) = path.file_stem().filter(|_| is_toml) {
+                let text = std::fs::read_to_string(&path).map_err(failed)?;
+                overlay.insert(stem.to_string_lossy().into_owned(), text);
+            }
+        }
+    }
+    Catalog::with_overlay(&overlay).map_err(|e| Error::usage(e.to_string()))
+}
+
+/// Who wrote a document, and how new its knowledge is.
+pub(super) fn tool(catalog: &Catalog) -> ToolJson {
+    let overlay = match catalog.overlays.is_empty() {
+        true => String::new(),
+        false => format!(" + {}", catalog.overlays.join(", ")),
+    };
+    ToolJson {
+        name: "cudalint".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        facts: format!("{}{overlay}", catalog.as_of),
+    }
+}

@@ -1,0 +1,84 @@
+//! What was typed -> the right command -> an exit status. The only place that reads arguments and the environment.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks on stdout and stderr")]
+
+mod args;
+mod cache;
+mod check;
+mod explain;
+mod inspect;
+mod load;
+mod output;
+mod progress;
+mod scan;
+mod schema;
+
+use crate::image::{Error, ErrorKind};
+use args::{Cli, Command};
+use clap::Parser;
+use std::ffi::OsString;
+
+/// Exit statuses of the contract.
+pub mod status {
+    pub const OK: u8 = 0;
+    pub const FINDINGS: u8 = 1;
+    pub const USAGE: u8 = 2;
+    pub const LOOK: u8 = 3;
+    pub const UNKNOWN: u8 = 4;
+    pub const INTERRUPTED: i32 = 130;
+}
+
+/// Ends the process with 130 when it is interrupted. Files that are being written aside stay unrenamed.
+pub fn exit_on_interrupt() {
+    std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+        if let Ok(runtime) = runtime {
+            if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
+                #[expect(
+                    clippy::exit,
+                    reason = "the interrupt arrives on its own thread, main never returns"
+                )]
+                std::process::exit(status::INTERRUPTED);
+            }
+        }
+    });
+}
+
+/// Runs the program and gives its exit status.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _closed_pipe = error.print();
+            return if error.use_stderr() { status::USAGE } else { status::OK };
+        }
+    };
+    let result = match cli.command {
+        None => check::run(&cli.check),
+        Some(Command::Check(args)) => check::run(&args),
+        Some(Command::Scan(args)) => scan::run(&args),
+        Some(Command::Inspect(args)) => inspect::run(&args),
+        Some(Command::Explain(args)) => explain::explain(&args),
+        Some(Command::Rules(args)) => explain::rules(&args),
+        Some(Command::Schema(args)) => schema::run(&args),
+        Some(Command::Cache(args)) => cache::run(&args),
+        Some(Command::Completions(args)) => schema::completions(&args),
+    };
+    result.unwrap_or_else(|error| {
+        say(&error);
+        status_of(&error)
+    })
+}
+
+/// One line on stderr: what, where and how to mend it.
+fn say(error: &Error) {
+    let hint = error.hint.as_ref().map(|h| format!(" ({h})")).unwrap_or_default();
+    eprintln!("error: {}{}", crate::render::style::safe(&error.message), crate::render::style::safe(&hint));
+}
+
+fn status_of(error: &Error) -> u8 {
+    match error.kind {
+        ErrorKind::Usage => status::USAGE,
+        ErrorKind::Look => status::LOOK,
+    }
+}

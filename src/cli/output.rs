@@ -1,0 +1,129 @@
+//! Where a document goes: standard output or files, in colour or not.
+
+use super::args::{Colour, Format, OutputArgs};
+use crate::image::Error;
+use crate::render::style::Style;
+use clap::ValueEnum;
+use serde::Serialize;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+
+/// What to write where.
+pub(super) struct Outputs {
+    targets: Vec<(Format, Option<PathBuf>)>,
+    pub(super) style: Style,
+}
+
+/// `-f FORMAT`, `-o FILE` (in that format) and `-o FORMAT=FILE`.
+pub(super) fn plan(args: &OutputArgs, default: Format) -> Result<Outputs, Error> {
+    let format = args.format.unwrap_or(default);
+    let mut targets = Vec::new();
+    for text in &args.output {
+        let named = text.split_once('=').and_then(|(f, file)| Some((Format::from_str(f, true).ok()?, file)));
+        let (format, file) = named.unwrap_or((format, text.as_str()));
+        if file.is_empty() {
+            return Err(Error::usage(format!("--output `{text}`: a file name is missing")));
+        }
+        targets.push((format, (file != "-").then(|| PathBuf::from(file))));
+    }
+    if targets.is_empty() {
+        targets.push((format, None));
+    }
+    let to_terminal =
+        targets.iter().any(|(f, file)| *f == Format::Text && file.is_none()) && io::stdout().is_terminal();
+    Ok(Outputs { targets, style: Style { colour: colour(args.color, to_terminal) } })
+}
+
+/// `NO_COLOR` and `TERM=dumb` turn colour off, `FORCE_COLOR` and `CLICOLOR_FORCE` on; `--color` wins.
+fn colour(asked: Colour, to_terminal: bool) -> bool {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
+    match asked {
+        Colour::Always => true,
+        Colour::Never => false,
+        Colour::Auto if set("NO_COLOR") => false,
+        Colour::Auto if set("FORCE_COLOR") || set("CLICOLOR_FORCE") => true,
+        Colour::Auto => to_terminal && std::env::var_os("TERM").is_none_or(|t| t != "dumb"),
+    }
+}
+
+impl Outputs {
+    pub(super) fn wants(&self, format: Format) -> bool {
+        self.targets.iter().any(|(f, _)| *f == format)
+    }
+
+    /// Writes to every place that wants this format. A closed pipe is no error.
+    pub(super) fn write(&self, format: Format, bytes: &[u8]) -> Result<(), Error> {
+        for (_, file) in self.targets.iter().filter(|(f, _)| *f == format) {
+            match file {
+                Some(path) => std::fs::write(path, bytes)
+                    .map_err(|e| Error::usage(format!("cannot write `{}`: {e}", path.display())))?,
+                None => to_stdout(bytes)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes to standard output; a closed pipe is no error.
+pub(super) fn to_stdout(bytes: &[u8]) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::look(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Indented JSON with a final newline.
+pub(super) fn pretty(document: &impl Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(document).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// `--as-of`, else the day of `SOURCE_DATE_EPOCH`, else today (UTC).
+pub(super) fn as_of(given: Option<&str>) -> Result<String, Error> {
+    if let Some(date) = given {
+        let parts: Vec<&str> = date.split('-').collect();
+        let digits = |p: &str, n: usize| p.len() == n && p.bytes().all(|b| b.is_ascii_digit());
+        let valid = matches!(parts.as_slice(), [y, m, d] if digits(y, 4) && digits(m, 2) && digits(d, 2)
+            && (1..=12).contains(&m.parse().unwrap_or(0)) && (1..=31).contains(&d.parse().unwrap_or(0)));
+        return match valid {
+            true => Ok(date.to_owned()),
+            false => Err(Error::usage(format!("`{date}` is no date")).hint("write it as 2026-11-20")),
+        };
+    }
+    let epoch = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|v| v.parse::<u64>().ok());
+    let now =
+        || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    Ok(date_of(epoch.unwrap_or_else(now) / 86_400))
+}
+
+/// Days since 1970-01-01 -> `YYYY-MM-DD` (proleptic Gregorian calendar, counted in eras of 400 years).
+fn date_of(days: u64) -> String {
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let of_era = shifted % 146_097;
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_become_dates() {
+        for (days, date) in [(0, "1970-01-01"), (11_016, "2000-02-29"), (20_777, "2026-11-20")] {
+            assert_eq!(date_of(days), date);
+        }
+        assert!(as_of(Some("2026-13-01")).is_err());
+        assert_eq!(as_of(Some("2026-11-20")).unwrap(), "2026-11-20");
+    }
+}

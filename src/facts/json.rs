@@ -1,0 +1,642 @@
+//! [`ImageFacts`] <-> the public facts document, schema 1: what `cudalint scan` writes and `--facts` reads.
+//!
+//! These types are the schema. Nothing internal is serialised; what a reader of the document may rely on stands here.
+
+use super::{
+    CodeImage, CodeKind, CodePlace, CodeRow, Config, Counts, CudartCode, DeviceCode, ElfFacts, FileFacts,
+    FileKind, ForwardCompatNote, ImageFacts, ImageIdentity, LayerIdentity, Link, Package, PackageFact,
+    PackageOrigin, Place, Problem, Shape,
+};
+use crate::names::{Digest, ImagePath, LayerIndex, Platform};
+use crate::version::{Arch, Version};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Grows when a reader of an older document would misunderstand a newer one.
+pub const FACTS_SCHEMA: u32 = 1;
+
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug)]
+pub struct FactsJson {
+    pub facts_schema: u32,
+    pub tool: ToolJson,
+    #[serde(default = "yes")]
+    pub complete: bool,
+    pub image: ImageJson,
+    pub files: Vec<FileJson>,
+    pub links: Vec<LinkJson>,
+    pub packages: Vec<PackageJson>,
+    #[serde(default)]
+    pub loader: LoaderJson,
+    pub problems: Vec<ProblemJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timing: Option<TimingJson>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug)]
+pub struct ToolJson {
+    pub name: String,
+    pub version: String,
+    pub facts: String,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug)]
+pub struct ImageJson {
+    pub reference: String,
+    pub digest: Option<String>,
+    pub platform: String,
+    pub config: ConfigJson,
+    pub layers: Vec<LayerJson>,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default)]
+pub struct ConfigJson {
+    pub env: BTreeMap<String, String>,
+    pub entrypoint: Vec<String>,
+    pub cmd: Vec<String>,
+    pub user: String,
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug)]
+pub struct LayerJson {
+    pub index: u32,
+    pub digest: Option<String>,
+    pub diff_id: Option<String>,
+    pub media_type: Option<String>,
+    pub size: Option<u64>,
+    pub created_by: Option<String>,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug)]
+pub struct FileJson {
+    pub path: String,
+    pub layer: u32,
+    pub size: u64,
+    pub kind: String,
+    pub elf: Option<ElfJson>,
+    pub device_code: Option<DeviceCodeJson>,
+    #[serde(default)]
+    pub text: Option<String>,
+    #[serde(default)]
+    pub sha256: Option<String>,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default)]
+pub struct ElfJson {
+    pub bits: u8,
+    pub machine: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub interpreter: Option<String>,
+    pub soname: Option<String>,
+    pub needed: Vec<String>,
+    pub rpath: Vec<String>,
+    pub runpath: Vec<String>,
+    pub versions_needed: BTreeMap<String, Vec<String>>,
+    pub versions_provided: Vec<String>,
+    /// Highest `GLIBC_` version needed.
+    pub glibc: Option<String>,
+    pub build_id: Option<String>,
+    pub forward_compat: Option<ForwardCompatJson>,
+    /// CUDA runtime code inside; `version` as `cudaRuntimeGetVersion` returns it.
+    pub cudart: Option<CudartJson>,
+    pub driver_api: Vec<String>,
+    pub dlopens: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug)]
+pub struct ForwardCompatJson {
+    pub cuda: Option<String>,
+    pub drivers: Option<Vec<u32>>,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug)]
+pub struct CudartJson {
+    pub version: Option<u32>,
+    /// `dynamic` for libcudart itself, `static` for what was linked with libcudart_static.
+    pub linkage: String,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug)]
+pub struct DeviceCodeJson {
+    pub containers: u64,
+    pub embedded_containers: u64,
+    pub bytes: u64,
+    pub entries: Vec<CodeRowJson>,
+    pub shapes: Vec<ShapeJson>,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug)]
+pub struct CodeRowJson {
+    #[serde(rename = "where")]
+    pub place: String,
+    pub section: Option<String>,
+    pub kind: String,
+    pub arch: String,
+    pub ptx_isa: Option<String>,
+    pub toolkit: Option<String>,
+    pub count: u64,
+    pub bytes: u64,
+}
+
+/// Containers that hold the same images, and how many there are.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug)]
+pub struct ShapeJson {
+    #[serde(rename = "where")]
+    pub place: String,
+    pub section: Option<String>,
+    /// `sm_90a`, `compute_80 ptx 8.4`, `lto_90`.
+    pub images: Vec<String>,
+    pub count: u64,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug)]
+pub struct LinkJson {
+    pub path: String,
+    pub target: String,
+    pub kind: String,
+    pub layer: u32,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug)]
+pub struct PackageJson {
+    pub origin: String,
+    pub name: String,
+    pub version: String,
+    pub requires: Vec<String>,
+    pub path: String,
+    pub layer: u32,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default)]
+pub struct LoaderJson {
+    pub conf_dirs: Vec<String>,
+    pub cache: Option<Vec<String>>,
+    pub libc: String,
+    pub libc_version: Option<String>,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug)]
+pub struct ProblemJson {
+    pub path: String,
+    pub layer: u32,
+    pub detail: String,
+}
+
+/// What the run cost; the only part of a document that may differ between equal runs.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+pub struct TimingJson {
+    pub total_ms: u64,
+    pub bytes_downloaded: u64,
+    pub bytes_decompressed: u64,
+    pub files: u64,
+    pub elf_files: u64,
+    pub layers_cached: u64,
+    pub spills: u64,
+}
+
+pub fn image_json(image: &ImageIdentity) -> ImageJson {
+    let config = &image.config;
+    ImageJson {
+        reference: image.reference.clone(),
+        digest: image.digest.as_ref().map(Digest::to_string),
+        platform: if image.platform.os.is_empty() { String::new() } else { image.platform.to_string() },
+        config: ConfigJson {
+            env: config.env.iter().cloned().collect(),
+            entrypoint: config.entrypoint.clone(),
+            cmd: config.cmd.clone(),
+            user: config.user.clone(),
+            labels: config.labels.clone(),
+        },
+        layers: image.layers.iter().zip(0..).map(|(layer, index)| layer_json(layer, index)).collect(),
+    }
+}
+
+fn layer_json(layer: &LayerIdentity, index: u32) -> LayerJson {
+    LayerJson {
+        index,
+        digest: layer.digest.as_ref().map(Digest::to_string),
+        diff_id: layer.diff_id.as_ref().map(Digest::to_string),
+        media_type: layer.media_type.clone(),
+        size: layer.size,
+        created_by: layer.created_by.clone(),
+    }
+}
+
+pub fn problem_json(problem: &Problem) -> ProblemJson {
+    ProblemJson {
+        path: problem.place.path.to_string(),
+        layer: problem.place.layer.0,
+        detail: problem.detail.clone(),
+    }
+}
+
+pub fn place_name(place: CodePlace) -> &'static str {
+    match place {
+        CodePlace::Section => "section",
+        CodePlace::Embedded => "embedded",
+        CodePlace::Cubin => "cubin",
+    }
+}
+
+pub fn kind_name(kind: CodeKind) -> String {
+    match kind {
+        CodeKind::Sass => "sass".to_owned(),
+        CodeKind::Ptx => "ptx".to_owned(),
+        CodeKind::LtoIr => "ltoir".to_owned(),
+        CodeKind::TileIr => "tileir".to_owned(),
+        CodeKind::Other(n) => format!("kind-{n}"),
+    }
+}
+
+/// `sm_90a` for machine code, `compute_90` for PTX, `lto_90` for LTO-IR.
+pub fn arch_name(image: &CodeImage) -> String {
+    let prefix = match image.kind {
+        CodeKind::Sass | CodeKind::Other(_) => "sm",
+        CodeKind::Ptx | CodeKind::TileIr => "compute",
+        CodeKind::LtoIr => "lto",
+    };
+    format!("{prefix}_{}", image.arch)
+}
+
+fn row_json(row: &CodeRow) -> CodeRowJson {
+    CodeRowJson {
+        place: place_name(row.place).to_owned(),
+        section: row.section.clone(),
+        kind: kind_name(row.image.kind),
+        arch: arch_name(&row.image),
+        ptx_isa: row.image.ptx_isa.map(|(major, minor)| format!("{major}.{minor}")),
+        toolkit: row.toolkit.as_ref().map(Version::to_string),
+        count: row.count,
+        bytes: row.bytes,
+    }
+}
+
+/// The rows of a device code document; shared with the report.
+pub fn rows_json(code: &DeviceCode) -> Vec<CodeRowJson> {
+    code.rows.iter().map(row_json).collect()
+}
+
+fn image_text(image: &CodeImage) -> String {
+    match (image.kind, image.ptx_isa) {
+        (CodeKind::Ptx, Some((major, minor))) => format!("{} ptx {major}.{minor}", arch_name(image)),
+        (CodeKind::TileIr | CodeKind::Other(_), _) => {
+            format!("{} {}", arch_name(image), kind_name(image.kind))
+        }
+        _ => arch_name(image),
+    }
+}
+
+fn image_of_text(text: &str) -> Option<CodeImage> {
+    let mut words = text.split(' ');
+    let name = words.next()?;
+    let arch = Arch::parse(name)?;
+    let (kind, ptx_isa) = match (name.split('_').next()?, words.next(), words.next()) {
+        ("compute", Some("ptx"), Some(isa)) => {
+            let (major, minor) = isa.split_once('.')?;
+            (CodeKind::Ptx, Some((major.parse().ok()?, minor.parse().ok()?)))
+        }
+        ("compute", Some("tileir"), None) => (CodeKind::TileIr, None),
+        ("sm", None, None) => (CodeKind::Sass, None),
+        ("sm", Some(other), None) => (CodeKind::Other(other.strip_prefix("kind-")?.parse().ok()?), None),
+        ("lto", None, None) => (CodeKind::LtoIr, None),
+        _ => return None,
+    };
+    Some(CodeImage { kind, arch, ptx_isa })
+}
+
+pub fn device_code_json(code: &DeviceCode) -> DeviceCodeJson {
+    let shape = |s: &Shape| ShapeJson {
+        place: place_name(s.place).to_owned(),
+        section: s.section.clone(),
+        images: s.images.iter().map(image_text).collect(),
+        count: s.count,
+    };
+    DeviceCodeJson {
+        containers: code.containers,
+        embedded_containers: code.embedded_containers,
+        bytes: code.bytes,
+        entries: rows_json(code),
+        shapes: code.shapes.iter().map(shape).collect(),
+    }
+}
+
+fn place_of(name: &str) -> Option<CodePlace> {
+    match name {
+        "section" => Some(CodePlace::Section),
+        "embedded" => Some(CodePlace::Embedded),
+        "cubin" => Some(CodePlace::Cubin),
+        _ => None,
+    }
+}
+
+fn row_of(row: CodeRowJson) -> Option<CodeRow> {
+    let ptx_isa = match row.ptx_isa {
+        Some(isa) => Some(isa.split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)))?),
+        None => None,
+    };
+    let kind = match row.kind.as_str() {
+        "sass" => CodeKind::Sass,
+        "ptx" => CodeKind::Ptx,
+        "ltoir" => CodeKind::LtoIr,
+        "tileir" => CodeKind::TileIr,
+        other => CodeKind::Other(other.strip_prefix("kind-")?.parse().ok()?),
+    };
+    Some(CodeRow {
+        place: place_of(&row.place)?,
+        section: row.section,
+        image: CodeImage { kind, arch: Arch::parse(&row.arch)?, ptx_isa },
+        toolkit: row.toolkit.and_then(|t| Version::parse(&t)),
+        count: row.count,
+        bytes: row.bytes,
+    })
+}
+
+/// `None` where a name in it is not one this version writes.
+pub fn device_code_of(json: DeviceCodeJson) -> Option<DeviceCode> {
+    let shape = |s: ShapeJson| {
+        let images: Option<Vec<CodeImage>> = s.images.iter().map(|i| image_of_text(i)).collect();
+        Some(Shape { place: place_of(&s.place)?, section: s.section, images: images?, count: s.count })
+    };
+    Some(DeviceCode {
+        containers: json.containers,
+        embedded_containers: json.embedded_containers,
+        bytes: json.bytes,
+        rows: json.entries.into_iter().map(row_of).collect::<Option<_>>()?,
+        shapes: json.shapes.into_iter().map(shape).collect::<Option<_>>()?,
+    })
+}
+
+/// Highest `GLIBC_x.y` among the versions asked of any library.
+pub fn glibc_needed(elf: &ElfFacts) -> Option<Version> {
+    let versions = elf.versions_needed.values().flatten();
+    versions.filter_map(|v| Version::parse(v.strip_prefix("GLIBC_")?)).max()
+}
+
+pub fn elf_json(elf: &ElfFacts) -> ElfJson {
+    let is_cudart = elf.soname.as_deref().is_some_and(is_cudart_name);
+    ElfJson {
+        bits: elf.bits,
+        machine: elf.machine.clone(),
+        kind: elf.kind.clone(),
+        interpreter: elf.interpreter.clone(),
+        soname: elf.soname.clone(),
+        needed: elf.needed.clone(),
+        rpath: elf.rpath.clone(),
+        runpath: elf.runpath.clone(),
+        versions_needed: elf.versions_needed.clone(),
+        versions_provided: elf.versions_provided.clone(),
+        glibc: glibc_needed(elf).map(|v| v.to_string()),
+        build_id: elf.build_id.clone(),
+        forward_compat: elf
+            .forward_compat
+            .as_ref()
+            .map(|n| ForwardCompatJson { cuda: n.cuda.clone(), drivers: n.drivers.clone() }),
+        cudart: elf.cudart.map(|c| CudartJson {
+            version: c.version,
+            linkage: if is_cudart { "dynamic" } else { "static" }.to_owned(),
+        }),
+        driver_api: elf.driver_api.clone(),
+        dlopens: elf.dlopens.clone(),
+    }
+}
+
+/// `libcudart.so.12`, and what auditwheel makes of it (`libcudart.41118559.so.12`, `libcudart-80664282.so.10.2`).
+pub fn is_cudart_name(name: &str) -> bool {
+    name.strip_prefix("libcudart").is_some_and(|rest| rest.starts_with(['.', '-']) && rest.contains(".so"))
+}
+
+pub fn elf_of(json: ElfJson) -> ElfFacts {
+    ElfFacts {
+        bits: json.bits,
+        machine: json.machine,
+        kind: json.kind,
+        interpreter: json.interpreter,
+        soname: json.soname,
+        needed: json.needed,
+        rpath: json.rpath,
+        runpath: json.runpath,
+        versions_needed: json.versions_needed,
+        versions_provided: json.versions_provided,
+        build_id: json.build_id,
+        forward_compat: json.forward_compat.map(|n| ForwardCompatNote { cuda: n.cuda, drivers: n.drivers }),
+        cudart: json.cudart.map(|c| CudartCode { version: c.version }),
+        driver_api: json.driver_api,
+        dlopens: json.dlopens,
+    }
+}
+
+pub fn file_kind_name(kind: FileKind) -> &'static str {
+    match kind {
+        FileKind::Elf => "elf",
+        FileKind::Cubin => "cubin",
+        FileKind::Fatbin => "fatbin",
+        FileKind::Ptx => "ptx",
+        FileKind::Archive => "archive",
+        FileKind::Text => "text",
+    }
+}
+
+pub fn file_kind_of(name: &str) -> Option<FileKind> {
+    [FileKind::Elf, FileKind::Cubin, FileKind::Fatbin, FileKind::Ptx, FileKind::Archive, FileKind::Text]
+        .into_iter()
+        .find(|k| file_kind_name(*k) == name)
+}
+
+pub fn origin_name(origin: PackageOrigin) -> &'static str {
+    match origin {
+        PackageOrigin::Pip => "pip",
+        PackageOrigin::Dpkg => "dpkg",
+        PackageOrigin::Rpm => "rpm",
+        PackageOrigin::Apk => "apk",
+        PackageOrigin::Conda => "conda",
+    }
+}
+
+pub fn origin_of(name: &str) -> Option<PackageOrigin> {
+    [PackageOrigin::Pip, PackageOrigin::Dpkg, PackageOrigin::Rpm, PackageOrigin::Apk, PackageOrigin::Conda]
+        .into_iter()
+        .find(|o| origin_name(*o) == name)
+}
+
+/// The public document. `timing` stays out with `--no-timing`.
+pub fn write(facts: &ImageFacts, tool: ToolJson, timing: Option<TimingJson>) -> FactsJson {
+    let file = |f: &FileFacts| FileJson {
+        path: f.place.path.to_string(),
+        layer: f.place.layer.0,
+        size: f.size,
+        kind: file_kind_name(f.kind).to_owned(),
+        elf: f.elf.as_ref().map(elf_json),
+        device_code: f.device_code.as_ref().map(device_code_json),
+        text: f.text.clone(),
+        sha256: f.sha256.as_ref().map(Digest::to_string),
+    };
+    let link = |l: &Link| LinkJson {
+        path: l.place.path.to_string(),
+        target: l.target.clone(),
+        kind: if l.hard { "hardlink" } else { "symlink" }.to_owned(),
+        layer: l.place.layer.0,
+    };
+    let package = |p: &Package| PackageJson {
+        origin: origin_name(p.fact.origin).to_owned(),
+        name: p.fact.name.clone(),
+        version: p.fact.version.clone(),
+        requires: p.fact.requires.clone(),
+        path: p.place.path.to_string(),
+        layer: p.place.layer.0,
+    };
+    FactsJson {
+        facts_schema: FACTS_SCHEMA,
+        tool,
+        complete: facts.complete,
+        image: image_json(&facts.image),
+        files: facts.files.iter().map(file).collect(),
+        links: facts.links.iter().map(link).collect(),
+        packages: facts.packages.iter().map(package).collect(),
+        loader: loader_json(facts),
+        problems: facts.problems.iter().map(problem_json).collect(),
+        timing,
+    }
+}
+
+fn loader_json(facts: &ImageFacts) -> LoaderJson {
+    let text = |path: &str| {
+        facts.files.iter().find(|f| f.place.path.as_str() == path).and_then(|f| f.text.as_deref())
+    };
+    let confs = facts.files.iter().filter(|f| {
+        let path = f.place.path.as_str();
+        path == "/etc/ld.so.conf"
+            || path.starts_with("/etc/ld.so.conf.d/")
+            || path.starts_with("/etc/ld-musl-")
+    });
+    let is_dir = |line: &&str| line.starts_with('/');
+    let conf_dirs = confs
+        .filter_map(|f| f.text.as_deref())
+        .flat_map(|t| t.lines().map(str::trim).filter(is_dir).map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    let has = |prefix: &str| facts.files.iter().any(|f| f.place.path.file_name().starts_with(prefix));
+    let package = |names: &[&str]| {
+        facts.packages.iter().find(|p| names.contains(&p.fact.name.as_str())).map(|p| p.fact.version.clone())
+    };
+    let (libc, libc_version) = if has("libc.so.6") || has("ld-linux") {
+        ("glibc", package(&["libc6", "glibc"]))
+    } else if has("ld-musl-") || has("libc.musl-") {
+        ("musl", package(&["musl"]))
+    } else {
+        ("none", None)
+    };
+    LoaderJson {
+        conf_dirs,
+        cache: text("/etc/ld.so.cache").map(|t| t.lines().map(str::to_owned).collect()),
+        libc: libc.to_owned(),
+        libc_version,
+    }
+}
+
+/// Reads a document back. `Err` says in words what is wrong with it.
+pub fn read(bytes: &[u8]) -> Result<ImageFacts, String> {
+    #[derive(Deserialize)]
+    struct Schema {
+        facts_schema: Option<u32>,
+    }
+    let schema: Schema = serde_json::from_slice(bytes).map_err(|e| format!("no valid JSON: {e}"))?;
+    match schema.facts_schema {
+        Some(FACTS_SCHEMA) => {}
+        Some(other) => return Err(format!("facts schema {other}; this version reads {FACTS_SCHEMA}")),
+        None => return Err("no facts document: `facts_schema` is missing".to_owned()),
+    }
+    let json: FactsJson = serde_json::from_slice(bytes).map_err(|e| format!("no facts document: {e}"))?;
+    let timing = json.timing.clone().unwrap_or_default();
+    let counts = Counts {
+        bytes_decompressed: timing.bytes_decompressed,
+        files: timing.files,
+        elf_files: timing.elf_files,
+        spills: timing.spills,
+    };
+    let mut facts = ImageFacts {
+        complete: json.complete,
+        files: json.files.into_iter().map(file_of).collect::<Result<_, _>>()?,
+        links: json.links.into_iter().map(link_of).collect(),
+        packages: json.packages.into_iter().map(package_of).collect::<Result<_, _>>()?,
+        problems: json.problems.into_iter().map(problem_of).collect(),
+        image: image_of(json.image)?,
+        counts,
+    };
+    facts.files.sort_by(|a, b| a.place.path.cmp(&b.place.path));
+    Ok(facts)
+}
+
+fn place_from(path: &str, layer: u32) -> Place {
+    Place { layer: LayerIndex(layer), path: ImagePath::new(path) }
+}
+
+fn file_of(json: FileJson) -> Result<FileFacts, String> {
+    let unknown = |what: &str| format!("`{}`: {what} of a newer version", json.path);
+    Ok(FileFacts {
+        place: place_from(&json.path, json.layer),
+        size: json.size,
+        kind: file_kind_of(&json.kind).ok_or_else(|| unknown("a kind"))?,
+        elf: json.elf.map(elf_of),
+        device_code: match json.device_code {
+            Some(code) => {
+                let path = json.path.clone();
+                Some(
+                    device_code_of(code)
+                        .ok_or_else(|| format!("`{path}`: device code of a newer version"))?,
+                )
+            }
+            None => None,
+        },
+        text: json.text,
+        sha256: json.sha256.and_then(|d| Digest::parse(&d)),
+    })
+}
+
+fn link_of(json: LinkJson) -> Link {
+    Link { place: place_from(&json.path, json.layer), target: json.target, hard: json.kind == "hardlink" }
+}
+
+fn package_of(json: PackageJson) -> Result<Package, String> {
+    let origin =
+        origin_of(&json.origin).ok_or_else(|| format!("package origin `{}` is not known", json.origin))?;
+    let fact = PackageFact { origin, name: json.name, version: json.version, requires: json.requires };
+    Ok(Package { place: place_from(&json.path, json.layer), fact })
+}
+
+fn problem_of(json: ProblemJson) -> Problem {
+    Problem { place: place_from(&json.path, json.layer), detail: json.detail }
+}
+
+fn image_of(json: ImageJson) -> Result<ImageIdentity, String> {
+    let digest = |text: Option<String>| match text {
+        Some(text) => Digest::parse(&text).map(Some).ok_or_else(|| format!("`{text}` is no digest")),
+        None => Ok(None),
+    };
+    let layers = json.layers.into_iter().map(|l| {
+        Ok(LayerIdentity {
+            digest: digest(l.digest)?,
+            diff_id: digest(l.diff_id)?,
+            media_type: l.media_type,
+            size: l.size,
+            created_by: l.created_by,
+        })
+    });
+    Ok(ImageIdentity {
+        reference: json.reference,
+        digest: digest(json.digest)?,
+        platform: Platform::parse(&json.platform).unwrap_or_default(),
+        config: Config {
+            env: json.config.env.into_iter().collect(),
+            entrypoint: json.config.entrypoint,
+            cmd: json.config.cmd,
+            user: json.config.user,
+            labels: json.config.labels,
+        },
+        layers: layers.collect::<Result<_, String>>()?,
+    })
+}

@@ -1,0 +1,319 @@
+//! An image reference -> manifest, config and one reader of stored bytes per layer, whatever the source.
+//!
+//! | prefix | module | what it reads |
+//! |---|---|---|
+//! | none, `registry:`, `docker://` | `registry` | a registry over HTTP |
+//! | `oci:` | `layout` | an OCI layout directory |
+//! | `oci-archive:`, `docker-archive:`, `-` | `archive` | a tar file of either kind |
+//! | `dir:`, `file:` | here | an unpacked root file system, a single file |
+
+pub mod archive;
+pub mod auth;
+pub mod decompress;
+pub mod layout;
+pub mod manifest;
+pub mod reference;
+pub mod registry;
+pub mod source;
+pub mod verify;
+
+use crate::facts::{ImageIdentity, LayerIdentity};
+use crate::limits;
+use crate::names::{Digest, Platform};
+use manifest::{Manifest, RawManifest};
+use registry::RegistryOptions;
+use source::Source;
+use std::io::Read;
+use std::path::PathBuf;
+
+/// Why an image could not be opened or read. Printed as one line, with `hint` below it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    pub kind: ErrorKind,
+    /// Lower case, no full stop: what, where, and the values that clash. Never a secret.
+    pub message: String,
+    /// What the person can do about it.
+    pub hint: Option<String>,
+}
+
+/// What an error means for the exit status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// What was typed is wrong: exit 2.
+    Usage,
+    /// The image exists but could not be looked at completely: exit 3.
+    Look,
+}
+
+impl Error {
+    pub fn usage(message: impl Into<String>) -> Error {
+        Error { kind: ErrorKind::Usage, message: message.into(), hint: None }
+    }
+
+    pub fn look(message: impl Into<String>) -> Error {
+        Error { kind: ErrorKind::Look, message: message.into(), hint: None }
+    }
+
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Error {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// An IO error at `place`; an [`Error`] that travelled inside it keeps its own words.
+    pub fn io(place: &str, error: &std::io::Error) -> Error {
+        match error.get_ref().and_then(|e| e.downcast_ref::<Error>()) {
+            Some(own) => Error { message: format!("{place}: {}", own.message), ..own.clone() },
+            None => Error::look(format!("{place}: {error}")),
+        }
+    }
+}
+
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> std::io::Error {
+        std::io::Error::other(error)
+    }
+}
+
+/// A readable blob of the image: what the manifest says of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Descriptor {
+    pub media_type: String,
+    pub digest: Digest,
+    /// Compressed size as stored, bytes.
+    pub size: u64,
+    /// Where else a non-distributable layer may be fetched from.
+    pub urls: Vec<String>,
+}
+
+/// A place that holds manifests and blobs by digest.
+pub trait BlobStore: Send + Sync {
+    /// A manifest by digest.
+    fn manifest(&self, descriptor: &Descriptor) -> Result<RawManifest, Error>;
+    /// The stored bytes of a blob, unchecked.
+    fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, Error>;
+    /// Bytes that came over the network so far.
+    fn bytes_downloaded(&self) -> u64 {
+        0
+    }
+}
+
+/// How to open images.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    pub platform: Option<Platform>,
+    pub registry: RegistryOptions,
+}
+
+/// An opened image: what it is, and where its layers' bytes are.
+pub struct Image {
+    pub identity: ImageIdentity,
+    layers: Vec<LayerSource>,
+    store: Option<Box<dyn BlobStore>>,
+    /// What to call the image without its tag, in fingerprints.
+    pub repository: String,
+}
+
+enum LayerSource {
+    Blob(Descriptor),
+    /// A member of a docker archive, named by nothing but its diff_id.
+    Archived(archive::Window),
+    Directory(PathBuf),
+    SingleFile(PathBuf),
+}
+
+/// The bytes of one layer.
+pub enum Body {
+    /// Stored bytes, checked against digest and size at their end where `digest` is known.
+    Tar {
+        stored: Box<dyn Read + Send>,
+        digest_checked: bool,
+    },
+    Directory(PathBuf),
+    SingleFile(PathBuf),
+}
+
+impl Image {
+    /// Opens what `source` names: manifests and config are read, layers are not.
+    pub fn open(source: &Source, options: &OpenOptions) -> Result<Image, Error> {
+        let reference = source.to_string();
+        match source {
+            Source::Registry(name) => {
+                let registry = registry::Registry::connect(name, &options.registry)?;
+                let wanted = name.digest.as_ref().map(|d| d.as_str().to_owned()).or_else(|| name.tag.clone());
+                let top = registry.manifest(&wanted.unwrap_or_else(|| "latest".to_owned()))?;
+                let mut image = Image::from_store(&reference, top, Box::new(registry), options)?;
+                image.repository = name.repository_name();
+                Ok(image)
+            }
+            Source::OciLayout { dir, select } => {
+                let store = layout::Layout::open(dir)?;
+                let top = store.select(select.as_deref(), options.platform.as_ref())?;
+                Image::from_store(&reference, top, Box::new(store), options)
+            }
+            Source::OciArchive { file, select } => {
+                let store = archive::OciArchive::open(file)?;
+                let top = store.select(select.as_deref(), options.platform.as_ref())?;
+                Image::from_store(&reference, top, Box::new(store), options)
+            }
+            Source::DockerArchive { file, select } => {
+                archive::open_docker(&reference, file, select.as_deref())
+            }
+            Source::Directory(dir) => Ok(Image::local(&reference, LayerSource::Directory(dir.clone()))),
+            Source::SingleFile(file) => Ok(Image::local(&reference, LayerSource::SingleFile(file.clone()))),
+        }
+    }
+
+    fn local(reference: &str, layer: LayerSource) -> Image {
+        let identity = ImageIdentity {
+            reference: reference.to_owned(),
+            layers: vec![LayerIdentity::default()],
+            ..ImageIdentity::default()
+        };
+        Image { identity, layers: vec![layer], store: None, repository: reference.to_owned() }
+    }
+
+    fn from_store(
+        reference: &str,
+        top: RawManifest,
+        store: Box<dyn BlobStore>,
+        options: &OpenOptions,
+    ) -> Result<Image, Error> {
+        let (raw, config, layers) = resolve(reference, top, store.as_ref(), options.platform.as_ref())?;
+        let place = format!("{reference}: image config {}", config.digest.short());
+        let bytes = verify::read_all(store.blob(&config)?, &config, limits::CONFIG_BYTES_MAX)
+            .map_err(|e| Error::io(&place, &e))?;
+        let identities = layers
+            .iter()
+            .map(|l| LayerIdentity {
+                digest: Some(l.digest.clone()),
+                media_type: Some(l.media_type.clone()),
+                size: Some(l.size),
+                ..LayerIdentity::default()
+            })
+            .collect();
+        let identity = manifest::identity(reference, Some(raw.digest), &bytes, identities)?;
+        if let Some(wanted) = options.platform.as_ref().filter(|w| !identity.platform.satisfies(w)) {
+            return Err(Error::look(format!(
+                "{reference}: the image is for {}, not {wanted}",
+                identity.platform
+            )));
+        }
+        let layers = layers.into_iter().map(LayerSource::Blob).collect();
+        Ok(Image { identity, layers, store: Some(store), repository: reference.to_owned() })
+    }
+
+    pub fn layer_count(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Stored size of a layer, bytes, where it is known beforehand.
+    pub fn layer_size(&self, index: usize) -> Option<u64> {
+        self.identity.layers.get(index).and_then(|l| l.size)
+    }
+
+    /// Under which digest facts of a layer may be kept: only one that is checked while the bytes are read.
+    pub fn layer_key(&self, index: usize) -> Option<&Digest> {
+        match self.layers.get(index)? {
+            LayerSource::Blob(descriptor) => Some(&descriptor.digest),
+            _ => None,
+        }
+    }
+
+    /// Opens the bytes of a layer.
+    pub fn layer(&self, index: usize) -> Result<Body, Error> {
+        let source =
+            self.layers.get(index).ok_or_else(|| Error::look(format!("there is no layer {index}")))?;
+        match (source, &self.store) {
+            (LayerSource::Blob(descriptor), Some(store)) => {
+                let stored = verify::Verified::new(store.blob(descriptor)?, descriptor.clone());
+                Ok(Body::Tar { stored: Box::new(stored), digest_checked: true })
+            }
+            (LayerSource::Blob(_), None) => {
+                Err(Error::look(format!("layer {index} has no place to be read from")))
+            }
+            (LayerSource::Archived(window), _) => {
+                Ok(Body::Tar { stored: window.open()?, digest_checked: false })
+            }
+            (LayerSource::Directory(dir), _) => Ok(Body::Directory(dir.clone())),
+            (LayerSource::SingleFile(file), _) => Ok(Body::SingleFile(file.clone())),
+        }
+    }
+
+    /// Bytes of manifests, configs and blobs that came over the network so far.
+    pub fn bytes_downloaded(&self) -> u64 {
+        self.store.as_ref().map_or(0, |s| s.bytes_downloaded())
+    }
+}
+
+impl BlobStore for registry::Registry {
+    fn manifest(&self, descriptor: &Descriptor) -> Result<RawManifest, Error> {
+        registry::Registry::manifest(self, descriptor.digest.as_str())
+    }
+
+    fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, Error> {
+        registry::Registry::blob(self, descriptor)
+    }
+
+    fn bytes_downloaded(&self) -> u64 {
+        registry::Registry::bytes_downloaded(self)
+    }
+}
+
+/// Follows indexes (nested ones too) down to one image manifest.
+fn resolve(
+    reference: &str,
+    top: RawManifest,
+    store: &dyn BlobStore,
+    wanted: Option<&Platform>,
+) -> Result<(RawManifest, Descriptor, Vec<Descriptor>), Error> {
+    let mut raw = top;
+    let mut wanted = wanted;
+    for _ in 0..limits::INDEX_DEPTH_MAX {
+        match manifest::parse(&raw, reference)? {
+            Manifest::Image { config, layers } => return Ok((raw, config, layers)),
+            Manifest::Index(entries) => {
+                let mut runnable = Vec::new();
+                flatten(reference, entries, store, 1, &mut runnable)?;
+                raw = store.manifest(&manifest::choose(&runnable, wanted, reference)?)?;
+                wanted = None;
+            }
+        }
+    }
+    Err(Error::look(format!(
+        "{reference}: indexes within indexes, more than {} deep",
+        limits::INDEX_DEPTH_MAX
+    )))
+}
+
+/// All images of an index and of the indexes within it, each with its platform; where an entry does not say it, its
+/// config does.
+fn flatten(
+    reference: &str,
+    entries: Vec<manifest::IndexEntry>,
+    store: &dyn BlobStore,
+    depth: usize,
+    out: &mut Vec<(Platform, Descriptor)>,
+) -> Result<(), Error> {
+    for entry in entries {
+        if let (Some(platform), false) = (&entry.platform, entry.is_index) {
+            out.push((platform.clone(), entry.descriptor));
+            continue;
+        }
+        if depth >= limits::INDEX_DEPTH_MAX {
+            return Err(Error::look(format!("{reference}: indexes within indexes, more than {depth} deep")));
+        }
+        match manifest::parse(&store.manifest(&entry.descriptor)?, reference)? {
+            Manifest::Index(inner) => flatten(reference, inner, store, depth + 1, out)?,
+            Manifest::Image { config, .. } => {
+                let place = format!("{reference}: image config {}", config.digest.short());
+                let bytes = verify::read_all(store.blob(&config)?, &config, limits::CONFIG_BYTES_MAX)
+                    .map_err(|e| Error::io(&place, &e))?;
+                let platform = manifest::platform_of_config(&bytes).unwrap_or_default();
+                out.push((platform, entry.descriptor));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,192 @@
+//! TLS and proxy options -> HTTP clients. Nothing is sent here.
+//!
+//! Roots are those of the system and of `--ca-file`; proxies come from the usual variables (reqwest reads
+//! them).
+
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Client, ClientBuilder, Identity};
+
+use super::RegistryOptions;
+use crate::image::Error;
+use crate::limits;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Without a byte for so long a transfer counts as cut.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const REDIRECTS_MAX: usize = 10;
+const USER_AGENT: &str = concat!("cudalint/", env!("CARGO_PKG_VERSION"));
+
+/// Two clients with the same TLS settings that differ in which redirects they follow.
+#[derive(Clone, Debug)]
+pub(super) struct Clients {
+    /// Follows redirects to storage; reqwest takes `Authorization` off where host, port or scheme change.
+    pub(super) registry: Client,
+    /// Stays on its host: a redirect would carry the refresh token in the body elsewhere.
+    pub(super) token: Client,
+}
+
+/// Builds the clients. `is_loopback` registries are never asked through a proxy, as Go's clients do it.
+pub(super) fn build(options: &RegistryOptions, is_loopback: bool) -> Result<Clients, Error> {
+    let tls = Tls::read(options)?;
+    Ok(Clients {
+        registry: tls.client(options, is_loopback, || Policy::limited(REDIRECTS_MAX))?,
+        token: tls.client(options, is_loopback, stay)?,
+    })
+}
+
+/// Follows redirects within one scheme, host and port; hands any other over as the answer.
+fn stay() -> Policy {
+    Policy::custom(|attempt| {
+        let leaves = attempt.previous().last().is_none_or(|from| from.origin() != attempt.url().origin());
+        if leaves || attempt.previous().len() > REDIRECTS_MAX { attempt.stop() } else { attempt.follow() }
+    })
+}
+
+/// What the TLS options name, read.
+struct Tls {
+    roots: Vec<Certificate>,
+    identity: Option<Identity>,
+}
+
+impl Tls {
+    fn read(options: &RegistryOptions) -> Result<Tls, Error> {
+        let roots = match &options.ca_file {
+            Some(path) => {
+                let pem = read_file(path, "--ca-file")?;
+                let found = Certificate::from_pem_bundle(&pem).unwrap_or_default();
+                if found.is_empty() {
+                    return Err(Error::usage(format!(
+                        "{} (from --ca-file) holds no PEM certificate",
+                        path.display()
+                    ))
+                    .hint("give the certificate of the authority that signed the registry's, in PEM form"));
+                }
+                found
+            }
+            None => Vec::new(),
+        };
+        let identity = match (&options.tls_cert, &options.tls_key) {
+            (Some(cert), Some(key)) => {
+                let mut pem = read_file(cert, "--tls-cert")?;
+                pem.push(b'\n');
+                pem.extend(read_file(key, "--tls-key")?);
+                let unusable = |_| {
+                    Error::usage(format!(
+                        "{} and {} are no PEM certificate and its private key",
+                        cert.display(),
+                        key.display()
+                    ))
+                    .hint("--tls-cert and --tls-key take unencrypted PEM files")
+                };
+                Some(Identity::from_pem(&pem).map_err(unusable)?)
+            }
+            (None, None) => None,
+            (Some(_), None) => return Err(Error::usage("--tls-cert is without --tls-key").hint("give both")),
+            (None, Some(_)) => return Err(Error::usage("--tls-key is without --tls-cert").hint("give both")),
+        };
+        Ok(Tls { roots, identity })
+    }
+
+    fn client(
+        &self,
+        options: &RegistryOptions,
+        is_loopback: bool,
+        policy: fn() -> Policy,
+    ) -> Result<Client, Error> {
+        let builder = || {
+            // Storage must not compress on the way: offsets and digests are those of the bytes as stored.
+            let plain = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))]);
+            let mut builder = ClientBuilder::new()
+                .user_agent(USER_AGENT)
+                .default_headers(plain)
+                .connect_timeout(CONNECT_TIMEOUT)
+                .read_timeout(IDLE_TIMEOUT)
+                .referer(false)
+                .tls_danger_accept_invalid_certs(options.insecure);
+            if let Some(identity) = &self.identity {
+                builder = builder.identity(identity.clone());
+            }
+            if is_loopback { builder.no_proxy() } else { builder }
+        };
+        let failed = |error: reqwest::Error| {
+            let why = super::refusal::innermost(&error);
+            let files: Vec<_> = [&options.ca_file, &options.tls_cert, &options.tls_key]
+                .into_iter()
+                .flatten()
+                .map(|path| path.display().to_string())
+                .collect();
+            if files.is_empty() {
+                return Error::look(format!("TLS cannot be set up: {why}"));
+            }
+            Error::usage(format!("{} cannot be used for TLS: {why}", files.join(", ")))
+                .hint("check that certificate and key are whole and belong together")
+        };
+        let built = builder().redirect(policy()).tls_certs_merge(self.roots.iter().cloned()).build();
+        match built {
+            // An image from scratch has no authorities: plain HTTP and --insecure must work there all the
+            // same, and HTTPS fails for the registry's certificate, which is what the hint is about.
+            Err(error)
+                if self.roots.is_empty() && super::refusal::chain(&error).contains("No CA certificates") =>
+            {
+                builder().redirect(policy()).tls_certs_only([]).build().map_err(failed)
+            }
+            built => built.map_err(failed),
+        }
+    }
+}
+
+fn read_file(path: &Path, option: &str) -> Result<Vec<u8>, Error> {
+    let fail = |why: String| {
+        Error::usage(format!("{} (from {option}) {why}", path.display()))
+            .hint("check the path and its permissions")
+    };
+    let mut bytes = Vec::new();
+    let opened = std::fs::File::open(path);
+    opened
+        .and_then(|file| file.take(limits::TEXT_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|error| fail(format!("cannot be read: {error}")))?;
+    if bytes.len() as u64 > limits::TEXT_BYTES_MAX {
+        return Err(fail(format!("is longer than {} bytes", limits::TEXT_BYTES_MAX)));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::ErrorKind;
+
+    #[test]
+    fn unusable_tls_files_are_usage_errors_that_name_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = dir.path().join("text.pem");
+        std::fs::write(&text, "no certificate").unwrap();
+        let absent = dir.path().join("absent.pem");
+        let options = RegistryOptions::default;
+        for (options, said) in [
+            (
+                RegistryOptions { ca_file: Some(absent), ..options() },
+                "absent.pem (from --ca-file) cannot be read",
+            ),
+            (RegistryOptions { ca_file: Some(text.clone()), ..options() }, "holds no PEM certificate"),
+            (
+                RegistryOptions { tls_cert: Some(text.clone()), ..options() },
+                "--tls-cert is without --tls-key",
+            ),
+            (RegistryOptions { tls_key: Some(text.clone()), ..options() }, "--tls-key is without --tls-cert"),
+            (
+                RegistryOptions { tls_cert: Some(text.clone()), tls_key: Some(text.clone()), ..options() },
+                "are no PEM certificate and its private key",
+            ),
+        ] {
+            let error = build(&options, false).unwrap_err();
+            assert!(error.message.contains(said), "{error}");
+            assert_eq!(error.kind, ErrorKind::Usage);
+        }
+    }
+}

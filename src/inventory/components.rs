@@ -1,0 +1,304 @@
+//! ELF files, Python distributions and system packages -> rows of the stack, with the version and what it was read from.
+
+use super::{Component, ComponentKind, Linkage, Runtime, RuntimeVersion};
+use crate::catalog::{Catalog, ComponentRow};
+use crate::facts::json::is_cudart_name;
+use crate::facts::{ElfFacts, FileFacts, FileKind, ImageFacts, Package, PackageOrigin};
+use crate::version::Version;
+use std::collections::BTreeSet;
+
+/// All components, and among them the runtimes.
+pub(super) fn find(facts: &ImageFacts, catalog: &Catalog) -> (Vec<Component>, Vec<Runtime>) {
+    let mut components = Vec::new();
+    let mut runtimes = Vec::new();
+    for file in facts.files.iter().filter(|f| f.kind == FileKind::Elf) {
+        let Some(elf) = &file.elf else { continue };
+        let name = file.place.path.file_name();
+        let by_soname = || elf.soname.as_deref().and_then(|s| catalog.component_of(s));
+        let row = catalog.component_of(name).or_else(by_soname);
+        if let Some(row) = row {
+            components.push(library(file, elf, row, facts));
+        }
+        if row.is_some_and(|r| r.component == "cudart") {
+            runtimes.push(dynamic_runtime(file, elf, components.last()));
+        } else if let Some(code) = elf.cudart {
+            let version = code.version.map(Version::from_cuda_code);
+            components.push(static_runtime(file, version.as_ref()));
+            runtimes.push(Runtime {
+                version: version.map_or(RuntimeVersion::Unknown, RuntimeVersion::Exactly),
+                linkage: Linkage::Static,
+                place: file.place.clone(),
+                how: "the constant in the runtime's code".to_owned(),
+            });
+        }
+    }
+    components.extend(toolkits(facts));
+    components.extend(frameworks(facts, catalog));
+    components.extend(package_only(facts, catalog, &components));
+    components
+        .sort_by(|a, b| (a.kind, &a.component, &a.place.path).cmp(&(b.kind, &b.component, &b.place.path)));
+    (components, runtimes)
+}
+
+fn library(file: &FileFacts, elf: &ElfFacts, row: &ComponentRow, facts: &ImageFacts) -> Component {
+    let name = file.place.path.file_name();
+    let package = owner(file, row, facts);
+    let constant = elf.cudart.and_then(|c| c.version).map(Version::from_cuda_code);
+    let in_name = version_in_name(name);
+    let is_cudart = row.component == "cudart";
+    let (version, how) = match (&in_name, &package, is_cudart.then_some(&constant).and_then(Option::as_ref)) {
+        (Some(version), _, Some(code)) if version.major_minor() == *code => {
+            (Some(version.to_string()), "the file name and the constant in its code".to_owned())
+        }
+        (_, Some(p), Some(code))
+            if Version::leading(&p.fact.version).is_some_and(|v| v.major_minor() == *code) =>
+        {
+            (Some(plain_version(p)), format!("the constant in its code and {}", package_text(p)))
+        }
+        (_, _, Some(code)) => (Some(code.to_string()), "the constant in its code".to_owned()),
+        (Some(version), _, None) => (Some(version.to_string()), "the file name".to_owned()),
+        (None, Some(package), None) => (Some(plain_version(package)), package_text(package)),
+        (None, None, None) => (None, "only the file name; it has no full version".to_owned()),
+    };
+    let cuda = match is_cudart {
+        true => version.as_deref().and_then(Version::leading).map(|v| v.major_minor()),
+        false => constant,
+    };
+    let is_driver = matches!(row.component.as_str(), "libcuda" | "nvidia-driver");
+    let kind = match is_driver {
+        true if super::compat::is_compat_path(&file.place.path) => ComponentKind::Compat,
+        true => ComponentKind::Driver,
+        false => ComponentKind::Library,
+    };
+    let origin = package.map_or("file", |p| crate::facts::json::origin_name(p.fact.origin));
+    Component {
+        component: row.component.clone(),
+        display: row.display.clone(),
+        kind,
+        version,
+        cuda,
+        linkage: Some(Linkage::Dynamic),
+        place: file.place.clone(),
+        how,
+        origin,
+    }
+}
+
+fn plain_version(package: &Package) -> String {
+    package.fact.version.split(['-', '=']).next().unwrap_or_default().to_owned()
+}
+
+fn package_text(package: &Package) -> String {
+    let origin = crate::facts::json::origin_name(package.fact.origin);
+    format!("{origin} package {} {}", package.fact.name, package.fact.version)
+}
+
+/// `12.2.140` of `libcudart.so.12.2.140`; a soname alone (`.so.12`, `.so.11.0`) is no full version.
+fn version_in_name(name: &str) -> Option<Version> {
+    let (_, rest) = name.split_once(".so.")?;
+    Version::parse(rest).filter(|v| v.len() >= 3)
+}
+
+/// The package that brought a library: a distribution of the same site directory, else a system package of the
+/// component's name. The CUDA major of names (`-cu12`, `-12-2`) must fit the file where the file tells it.
+fn owner<'a>(file: &FileFacts, row: &ComponentRow, facts: &'a ImageFacts) -> Option<&'a Package> {
+    let path = file.place.path.as_str();
+    let site = site_directory(path);
+    let is_pip = |p: &&Package| {
+        p.fact.origin == PackageOrigin::Pip
+            && site.is_some_and(|s| p.place.path.as_str().starts_with(s))
+            && row.pip.iter().any(|name| is_distribution(&p.fact.name, name))
+            && major_fits(&p.fact.name, file)
+    };
+    let is_system = |p: &&Package| {
+        p.fact.origin != PackageOrigin::Pip
+            && site.is_none()
+            && row.packages.iter().any(|prefix| p.fact.name.starts_with(prefix.as_str()))
+            && !p.fact.name.ends_with("-dev")
+            && path_names_release(path, &p.fact.name)
+    };
+    facts.packages.iter().find(is_pip).or_else(|| facts.packages.iter().find(is_system))
+}
+
+/// `nvidia-cublas` is the distribution of `nvidia-cublas-cu12` and of `nvidia-cublas` (CUDA 13).
+fn is_distribution(name: &str, stem: &str) -> bool {
+    name.strip_prefix(stem)
+        .is_some_and(|rest| rest.is_empty() || rest.strip_prefix("-cu").is_some_and(is_digits))
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn major_fits(distribution: &str, file: &FileFacts) -> bool {
+    let Some(major) = distribution.rsplit_once("-cu").map(|(_, m)| m).filter(|m| is_digits(m)) else {
+        return true;
+    };
+    let soname = file.elf.as_ref().and_then(|e| e.soname.as_deref()).unwrap_or_default();
+    let runtime = is_cudart_name(soname).then(|| soname.split_once(".so.").map(|(_, v)| v)).flatten();
+    runtime.is_none_or(|v| v.split('.').next() == Some(major))
+}
+
+/// `cuda-cudart-12-2` belongs to files below `cuda-12.2`; packages without a release belong to any.
+fn path_names_release(path: &str, package: &str) -> bool {
+    let parts: Vec<&str> = package.rsplitn(3, '-').collect();
+    match parts.as_slice() {
+        [minor, major, _] if is_digits(minor) && is_digits(major) => {
+            !path.contains("/cuda-") || path.contains(&format!("/cuda-{major}.{minor}/"))
+        }
+        _ => true,
+    }
+}
+
+/// `/usr/lib/python3/site-packages/` of a path in it.
+pub(super) fn site_directory(path: &str) -> Option<&str> {
+    ["/site-packages/", "/dist-packages/"].iter().find_map(|s| path.find(s).map(|at| &path[..at + s.len()]))
+}
+
+fn dynamic_runtime(file: &FileFacts, elf: &ElfFacts, row: Option<&Component>) -> Runtime {
+    let known = row.and_then(|c| Some((Version::leading(c.version.as_deref()?)?, c.how.clone())));
+    let soname = elf.soname.as_deref().unwrap_or(file.place.path.file_name());
+    let (version, how) = match (known, soname.split_once(".so.").and_then(|(_, v)| Version::parse(v))) {
+        (Some((version, how)), _) => (RuntimeVersion::Exactly(version), how),
+        // Up to 10.2 the soname carries major.minor; 11.0 stands for every 11.x.
+        (None, Some(v)) if v.major() < 11 && v.len() > 1 => {
+            (RuntimeVersion::Exactly(v), "the soname".to_owned())
+        }
+        (None, Some(v)) => (RuntimeVersion::Major(v.major()), "the soname".to_owned()),
+        (None, None) => (RuntimeVersion::Unknown, "nothing in the file".to_owned()),
+    };
+    Runtime { version, linkage: Linkage::Dynamic, place: file.place.clone(), how }
+}
+
+fn static_runtime(file: &FileFacts, version: Option<&Version>) -> Component {
+    Component {
+        component: "cudart".to_owned(),
+        display: "CUDA runtime".to_owned(),
+        kind: ComponentKind::Library,
+        version: version.map(Version::to_string),
+        cuda: version.cloned(),
+        linkage: Some(Linkage::Static),
+        place: file.place.clone(),
+        how: "the constant in the runtime's code".to_owned(),
+        origin: "file",
+    }
+}
+
+/// `version.json` of a toolkit directory: `{"cuda": {"name": "CUDA SDK", "version": "12.2.2"}, …}`; older ones have
+/// `version.txt`: `CUDA Version 10.2.89`.
+fn toolkits(facts: &ImageFacts) -> Vec<Component> {
+    let mut out = Vec::new();
+    for file in &facts.files {
+        let name = file.place.path.file_name();
+        let Some(text) = file.text.as_deref().filter(|_| name.starts_with("version.")) else { continue };
+        let version = match name {
+            "version.json" => serde_json::from_str::<serde_json::Value>(text)
+                .ok()
+                .and_then(|v| v.pointer("/cuda/version").and_then(|v| v.as_str()).and_then(Version::leading)),
+            _ => text.trim().strip_prefix("CUDA Version ").and_then(Version::leading),
+        };
+        let Some(version) = version else { continue };
+        out.push(Component {
+            component: "toolkit".to_owned(),
+            display: "CUDA toolkit".to_owned(),
+            kind: ComponentKind::Toolkit,
+            cuda: Some(version.major_minor()),
+            version: Some(version.to_string()),
+            linkage: None,
+            place: file.place.clone(),
+            how: name.to_owned(),
+            origin: "file",
+        });
+    }
+    out
+}
+
+fn frameworks(facts: &ImageFacts, catalog: &Catalog) -> Vec<Component> {
+    let is_pip = |p: &&Package| p.fact.origin == PackageOrigin::Pip;
+    let mut out = Vec::new();
+    for package in facts.packages.iter().filter(is_pip) {
+        let name = package.fact.name.as_str();
+        let known = |f: &&crate::catalog::FrameworkRow| {
+            f.pip
+                .iter()
+                .any(|p| name == p || name.strip_prefix(p.as_str()).is_some_and(|r| r.starts_with("-cu")))
+        };
+        if catalog.frameworks.iter().find(known).is_none() {
+            continue;
+        }
+        out.push(Component {
+            component: name.to_owned(),
+            display: name.to_owned(),
+            kind: ComponentKind::Framework,
+            version: Some(package.fact.version.clone()),
+            cuda: framework_cuda(package),
+            linkage: None,
+            place: package.place.clone(),
+            how: "pip metadata".to_owned(),
+            origin: "pip",
+        });
+    }
+    out
+}
+
+/// `2.6.0+cu124` says 12.4; else the runtime that the distribution pins.
+fn framework_cuda(package: &Package) -> Option<Version> {
+    let local =
+        package.fact.version.split_once("+cu").map(|(_, v)| v).filter(|v| is_digits(v) && v.len() >= 3);
+    if let Some((major, minor)) = local.map(|v| v.split_at(v.len() - 1)) {
+        return Some(Version::of(major.parse().ok()?, minor.parse().ok()?));
+    }
+    let pinned = package.fact.requires.iter().find_map(|r| r.strip_prefix("nvidia-cuda-runtime"))?;
+    Version::leading(pinned.split_once("==")?.1.trim()).map(|v| v.major_minor())
+}
+
+/// Packages of the stack of which no library was seen: they are rows of their own.
+fn package_only(facts: &ImageFacts, catalog: &Catalog, seen: &[Component]) -> Vec<Component> {
+    let named: BTreeSet<String> = seen.iter().filter(|c| c.origin != "file").map(|c| c.how.clone()).collect();
+    let mut out = Vec::new();
+    for package in &facts.packages {
+        let name = package.fact.name.as_str();
+        let is_of = |row: &&ComponentRow| match package.fact.origin {
+            PackageOrigin::Pip => row.pip.iter().any(|p| is_distribution(name, p)),
+            _ => row.packages.iter().any(|p| name.starts_with(p.as_str())) && !name.ends_with("-dev"),
+        };
+        let Some(row) = catalog.components.iter().find(is_of) else { continue };
+        let text = package_text(package);
+        if named.iter().any(|how| how.ends_with(&text)) {
+            continue;
+        }
+        out.push(Component {
+            component: row.component.clone(),
+            display: row.display.clone(),
+            kind: if row.component == "libcuda" { ComponentKind::Compat } else { ComponentKind::Library },
+            version: Some(plain_version(package)),
+            cuda: None,
+            linkage: None,
+            place: package.place.clone(),
+            how: text,
+            origin: crate::facts::json::origin_name(package.fact.origin),
+        });
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_full_version_in_a_file_name_counts() {
+        assert_eq!(version_in_name("libcudart.so.12.2.140").unwrap().as_str(), "12.2.140");
+        assert!(version_in_name("libcudart.so.11.0").is_none());
+        assert!(version_in_name("libcudnn.so.9").is_none());
+    }
+
+    #[test]
+    fn distributions_of_all_cuda_majors_belong_to_their_component() {
+        assert!(is_distribution("nvidia-cublas-cu12", "nvidia-cublas"));
+        assert!(is_distribution("nvidia-cublas", "nvidia-cublas"));
+        assert!(!is_distribution("nvidia-cublas-cupy", "nvidia-cublas"));
+        assert!(path_names_release("/usr/local/cuda-12.2/lib64/libcudart.so.12", "cuda-cudart-12-2"));
+        assert!(!path_names_release("/usr/local/cuda-12.2/lib64/libcudart.so.12", "cuda-cudart-11-8"));
+    }
+}

@@ -1,0 +1,58 @@
+//! `cudalint` looks into a container image without running it and says whether its GPU software works on given hosts.
+//!
+//! This file is the map. Bytes become facts, facts become an inventory, the inventory is judged against targets:
+//!
+//! ```text
+//! image::Image ─ scan::layers ─► facts::LayerFacts × N ─ facts::merge ─► facts::ImageFacts      (IO above, pure below)
+//!     facts::ImageFacts ─ inventory::build ─► inventory::Inventory ─ rules::judge ─► report::Report ─► render
+//! ```
+
+pub mod catalog;
+pub mod cli;
+pub mod facts;
+pub mod image;
+pub mod inventory;
+pub mod limits;
+pub mod names;
+pub mod render;
+pub mod report;
+pub mod rules;
+pub mod scan;
+pub mod target;
+pub mod version;
+
+use catalog::Catalog;
+use facts::ImageFacts;
+use inventory::Inventory;
+use report::Report;
+use target::Target;
+
+/// Facts of an image, and what kept a layer from being read.
+pub struct Examined {
+    pub facts: ImageFacts,
+    pub errors: Vec<image::Error>,
+    pub layers_cached: u64,
+}
+
+/// Bytes -> facts: every layer once, then merged into what a container would see.
+pub fn examine(image: &image::Image, cache: &scan::cache::Cache, options: &scan::Options) -> Examined {
+    let scan = scan::layers(image, cache, options);
+    let mut errors = Vec::new();
+    let layers =
+        scan.layers.into_iter().map(|layer| layer.map_err(|error| errors.push(error)).ok()).collect();
+    let facts = facts::merge::merge(image.identity.clone(), layers);
+    Examined { facts, errors, layers_cached: scan.layers_cached }
+}
+
+/// Inventory -> report: every rule for every target. `repository` is the image's name without tag.
+pub fn check<'a>(
+    inventory: &'a Inventory<'a>,
+    targets: &[Target],
+    catalog: &Catalog,
+    repository: &str,
+) -> Report<'a> {
+    let judged = targets.iter().map(|t| (t.clone(), rules::judge(inventory, t, catalog))).collect();
+    let alone = rules::judge_alone(inventory, catalog);
+    let lowest = rules::lowest_driver(inventory, targets, catalog);
+    report::build::report(inventory, repository, judged, alone, lowest)
+}

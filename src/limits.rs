@@ -1,0 +1,58 @@
+//! Every bound on outside input, with its unit and its reason. What is hit is said; nothing is cut in silence.
+
+/// Manifest or index, bytes. Registries must accept at least this much, none sends more.
+pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;
+/// Image config, bytes.
+pub const CONFIG_BYTES_MAX: u64 = 4 << 20;
+/// An index may name an index; more levels than this are a loop or an attack.
+pub const INDEX_DEPTH_MAX: usize = 4;
+/// Layers per image. Engines stop at 127; converters have been seen to write more.
+pub const LAYERS_MAX: usize = 512;
+/// Entries (files, directories, links) per layer.
+pub const LAYER_ENTRIES_MAX: usize = 2_000_000;
+/// Uncompressed bytes per layer.
+pub const LAYER_BYTES_MAX: u64 = 128 << 30;
+/// Path inside the image, bytes.
+pub const PATH_BYTES_MAX: usize = 4096;
+/// Symbolic links followed for one path, as Linux does.
+pub const SYMLINK_DEPTH_MAX: usize = 40;
+/// zstd window, as a power of two: 128 MiB, what `zstd --long=27` writes.
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// Bytes of one ELF file kept in memory while it streams by.
+pub const KEPT_BYTES_PER_FILE_MAX: usize = 64 << 20;
+/// The same, of all workers together; above it a file spills to disk.
+pub const KEPT_BYTES_TOTAL_MAX: usize = 128 << 20;
+/// Bytes of one file spilled to a temporary file.
+pub const SPILLED_BYTES_PER_FILE_MAX: u64 = 8 << 30;
+/// Dynamic string table, bytes (47 MB seen in TensorFlow).
+pub const DYNAMIC_STRINGS_BYTES_MAX: u64 = 128 << 20;
+/// Dynamic symbol table, bytes.
+pub const DYNAMIC_SYMBOLS_BYTES_MAX: u64 = 64 << 20;
+/// Section header table, bytes.
+pub const SECTION_HEADERS_BYTES_MAX: u64 = 1 << 20;
+/// Section name table, bytes.
+pub const SECTION_NAMES_BYTES_MAX: u64 = 1 << 20;
+/// Program headers per file.
+pub const PROGRAM_HEADERS_MAX: usize = 1024;
+/// Dynamic section, bytes.
+pub const DYNAMIC_SECTION_BYTES_MAX: u64 = 1 << 20;
+/// One note segment, bytes.
+pub const NOTE_BYTES_MAX: u64 = 1 << 20;
+/// Libraries named by one ELF file, and names it may open at run time.
+pub const NAMES_PER_FILE_MAX: usize = 4096;
+/// Header of one fatbin entry, bytes (184 is the largest seen; concatenated groups are longer).
+pub const FATBIN_HEADER_BYTES_MAX: usize = 64 << 10;
+/// Fatbin entries per file (29,341 containers seen in cuFFT).
+pub const FATBIN_ENTRIES_PER_FILE_MAX: usize = 400_000;
+/// Text files that are read whole (package databases, metadata, configuration), bytes.
+pub const TEXT_BYTES_MAX: u64 = 64 << 20;
+/// Members of one wheel or static archive.
+pub const ARCHIVE_MEMBERS_MAX: usize = 200_000;
+/// Facts document given with `--facts`, bytes.
+pub const FACTS_BYTES_MAX: u64 = 1 << 30;
+/// Layers examined at the same time: each may hold its share of [`KEPT_BYTES_TOTAL_MAX`].
+pub const WORKERS_MAX: usize = 4;
+/// Attempts for one request to a registry.
+pub const REQUEST_ATTEMPTS_MAX: u32 = 6;
+/// Longest pause that a registry can ask for with `Retry-After`, seconds.
+pub const RETRY_AFTER_SECONDS_MAX: u64 = 120;

@@ -1,0 +1,17 @@
+//! A report -> text for people or JSON for programs. One file per format; each reads the report and writes.
+
+pub mod inspect;
+pub mod json;
+pub mod style;
+pub mod text;
+
+use crate::facts::json::{TimingJson, ToolJson};
+
+/// What every format needs beside the report.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub tool: ToolJson,
+    /// Absent with `--no-timing`.
+    pub timing: Option<TimingJson>,
+    pub as_of: String,
+}

@@ -1,0 +1,129 @@
+//! Findings per target -> one report: findings that say the same merged, verdicts drawn, everything in a fixed order.
+
+use super::{Finding, GpuVerdict, How, Level, Outcome, Report, ReportedFinding, TargetVerdict, Verdict};
+use crate::inventory::Inventory;
+use crate::names::Digest;
+use crate::target::{Gpu, Target};
+
+/// The findings for one GPU of a target (or for a target without GPU).
+pub struct Judged {
+    pub gpu: Option<Gpu>,
+    pub findings: Vec<Finding>,
+}
+
+/// Puts a report together. `repository` is the image's name without tag, for fingerprints.
+pub fn report<'a>(
+    inventory: &'a Inventory<'a>,
+    repository: &str,
+    judged: Vec<(Target, Vec<Judged>)>,
+    on_its_own: Vec<Finding>,
+    lowest_driver: Option<String>,
+) -> Report<'a> {
+    let mut collected: Vec<ReportedFinding> = Vec::new();
+    let identity = Identity { repository, platform: inventory.facts.image.platform.to_string() };
+    let mut targets = Vec::new();
+    for finding in on_its_own {
+        collect(&mut collected, finding, None, &identity);
+    }
+    for (target, parts) in judged {
+        targets.push(judge_target(inventory, &target, parts, &mut collected, &identity));
+    }
+    let order = |f: &ReportedFinding| {
+        let first = f.finding.evidence.first().cloned();
+        (
+            std::cmp::Reverse(f.finding.level),
+            f.finding.rule,
+            f.finding.component.clone(),
+            first,
+            f.targets.clone(),
+        )
+    };
+    collected.sort_by_key(order);
+    let (findings, passed): (Vec<_>, Vec<_>) =
+        collected.into_iter().partition(|f| f.finding.level > Level::Pass);
+    for target in &mut targets {
+        let stands = |f: &ReportedFinding| f.targets.contains(&target.name);
+        target.findings = findings.iter().enumerate().filter(|(_, f)| stands(f)).map(|(i, _)| i).collect();
+    }
+    Report { inventory, complete: inventory.facts.complete, targets, findings, passed, lowest_driver }
+}
+
+struct Identity<'a> {
+    repository: &'a str,
+    platform: String,
+}
+
+fn judge_target(
+    inventory: &Inventory,
+    target: &Target,
+    parts: Vec<Judged>,
+    collected: &mut Vec<ReportedFinding>,
+    identity: &Identity,
+) -> TargetVerdict {
+    let mut worst = None;
+    let mut how: Vec<How> = Vec::new();
+    let mut gpus = Vec::new();
+    for part in parts {
+        let verdict = verdict(inventory, &part.findings);
+        worst = worst.max(Some(verdict));
+        if verdict != Verdict::Fails {
+            how.extend(part.findings.iter().flat_map(|f| f.how.iter().copied()));
+        }
+        if let Some(gpu) = part.gpu {
+            gpus.push(GpuVerdict { name: gpu.typed.clone(), describe: gpu.describe(), cc: gpu.cc, verdict });
+        }
+        for finding in part.findings {
+            collect(collected, finding, Some(&target.name), identity);
+        }
+    }
+    how.sort_unstable();
+    how.dedup();
+    TargetVerdict {
+        name: target.name.clone(),
+        driver: target.driver.as_ref().map(|d| d.text.clone()),
+        gpus,
+        verdict: worst.unwrap_or(Verdict::Unknown),
+        how,
+        not_asked: target.not_asked(),
+        findings: Vec::new(),
+    }
+}
+
+/// Fails outranks unknown, unknown degraded, degraded runs. A pass needs something that uses the GPU; an image that was
+/// not seen whole is never better than unknown.
+fn verdict(inventory: &Inventory, findings: &[Finding]) -> Verdict {
+    match findings.iter().map(|f| f.outcome).max() {
+        Some(Outcome::Breaks) => Verdict::Fails,
+        Some(Outcome::Unknown) => Verdict::Unknown,
+        _ if !inventory.facts.complete => Verdict::Unknown,
+        _ if !inventory.uses_gpu() => Verdict::NoGpuCode,
+        Some(Outcome::Degrades) => Verdict::Degraded,
+        _ => Verdict::Runs,
+    }
+}
+
+fn collect(all: &mut Vec<ReportedFinding>, finding: Finding, target: Option<&str>, identity: &Identity) {
+    let same = |f: &&mut ReportedFinding| f.finding == finding;
+    let entry = match all.iter_mut().find(same) {
+        Some(entry) => entry,
+        None => {
+            let fingerprint = fingerprint(&finding, identity);
+            all.push(ReportedFinding { finding, targets: Vec::new(), fingerprint });
+            match all.last_mut() {
+                Some(entry) => entry,
+                None => return,
+            }
+        }
+    };
+    if let Some(target) = target.filter(|t| !entry.targets.iter().any(|known| known == t)) {
+        entry.targets.push(target.to_owned());
+    }
+}
+
+/// Of rule, repository without tag, platform, and component or path; never of target, digest or layer.
+fn fingerprint(finding: &Finding, identity: &Identity) -> String {
+    let path = || finding.evidence.first().map(|e| e.place.path.to_string());
+    let about = finding.component.clone().or_else(path).unwrap_or_default();
+    let text = format!("{}\n{}\n{}\n{about}", finding.rule.code, identity.repository, identity.platform);
+    Digest::of(text.as_bytes()).hex().get(..32).unwrap_or_default().to_owned()
+}

@@ -1,0 +1,242 @@
+//! What follows from an inventory for each target: findings, verdicts, requirements.
+
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod build;
+
+use crate::facts::Place;
+use crate::version::ComputeCapability;
+
+/// A rule by its two names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RuleId {
+    /// `CUL101`, never reused.
+    pub code: &'static str,
+    /// `driver-too-old`.
+    pub name: &'static str,
+}
+
+/// What a finding means for the verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// The check held.
+    Holds,
+    /// It works, with a loss.
+    Degrades,
+    /// The facts do not decide.
+    Unknown,
+    /// It cannot work.
+    Breaks,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// A check that held: listed under `passed`, not a finding.
+    Pass,
+    Note,
+    Warning,
+    Error,
+}
+
+impl Level {
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Pass => "pass",
+            Level::Note => "note",
+            Level::Warning => "warning",
+            Level::Error => "error",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    NoGpuCode,
+    Runs,
+    Degraded,
+    Unknown,
+    Fails,
+}
+
+impl Verdict {
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Runs => "runs",
+            Verdict::Degraded => "degraded",
+            Verdict::Fails => "fails",
+            Verdict::Unknown => "unknown",
+            Verdict::NoGpuCode => "no-gpu-code",
+        }
+    }
+}
+
+/// By which mechanism the GPU work gets done (or not).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum How {
+    Native,
+    MinorVersionCompatibility,
+    ForwardCompatibility,
+    Jit,
+}
+
+impl How {
+    pub fn name(self) -> &'static str {
+        match self {
+            How::Native => "native",
+            How::MinorVersionCompatibility => "minor-version-compatibility",
+            How::ForwardCompatibility => "forward-compatibility",
+            How::Jit => "jit",
+        }
+    }
+}
+
+/// Where a finding's facts stand.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Evidence {
+    pub place: Place,
+    pub detail: String,
+}
+
+/// The error a user would meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeError {
+    pub code: Option<i64>,
+    pub name: Option<String>,
+    pub text: String,
+}
+
+/// One judgment of one rule for one target.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    pub rule: RuleId,
+    pub outcome: Outcome,
+    pub level: Level,
+    /// The claim, with both numbers.
+    pub message: String,
+    /// Three to six words for the verdict line.
+    pub headline: String,
+    /// What the finding is about: `torch`, `cudart`; `None` for the image as a whole.
+    pub component: Option<String>,
+    pub evidence: Vec<Evidence>,
+    /// What the host side says, for the second half of the evidence.
+    pub host: Option<String>,
+    pub runtime_error: Option<RuntimeError>,
+    pub remedies: Vec<String>,
+    pub how: Vec<How>,
+}
+
+impl Finding {
+    /// A finding needs a claim and at least one piece of evidence; the level follows from the outcome unless set.
+    pub fn new(rule: RuleId, outcome: Outcome, message: String, evidence: Vec<Evidence>) -> Finding {
+        let level = match outcome {
+            Outcome::Holds => Level::Pass,
+            Outcome::Degrades | Outcome::Unknown => Level::Warning,
+            Outcome::Breaks => Level::Error,
+        };
+        Finding {
+            rule,
+            outcome,
+            level,
+            headline: rule.name.replace('-', " "),
+            message,
+            component: None,
+            evidence,
+            host: None,
+            runtime_error: None,
+            remedies: Vec::new(),
+            how: Vec::new(),
+        }
+    }
+
+    #[must_use]
+    pub fn level(mut self, level: Level) -> Finding {
+        self.level = level;
+        self
+    }
+
+    #[must_use]
+    pub fn headline(mut self, text: impl Into<String>) -> Finding {
+        self.headline = text.into();
+        self
+    }
+
+    #[must_use]
+    pub fn component(mut self, name: impl Into<String>) -> Finding {
+        self.component = Some(name.into());
+        self
+    }
+
+    #[must_use]
+    pub fn host(mut self, text: impl Into<String>) -> Finding {
+        self.host = Some(text.into());
+        self
+    }
+
+    #[must_use]
+    pub fn error(mut self, error: Option<RuntimeError>) -> Finding {
+        self.runtime_error = error;
+        self
+    }
+
+    #[must_use]
+    pub fn remedy(mut self, text: impl Into<String>) -> Finding {
+        self.remedies.push(text.into());
+        self
+    }
+
+    #[must_use]
+    pub fn how(mut self, how: How) -> Finding {
+        self.how.push(how);
+        self
+    }
+}
+
+/// The judgment of one GPU of a target.
+#[derive(Clone, Debug)]
+pub struct GpuVerdict {
+    pub name: String,
+    pub describe: String,
+    pub cc: ComputeCapability,
+    pub verdict: Verdict,
+}
+
+/// The judgment of one target.
+#[derive(Clone, Debug)]
+pub struct TargetVerdict {
+    pub name: String,
+    /// As typed; `None` where no driver was given.
+    pub driver: Option<String>,
+    pub gpus: Vec<GpuVerdict>,
+    pub verdict: Verdict,
+    pub how: Vec<How>,
+    pub not_asked: Vec<&'static str>,
+    /// Indices into the report's findings, worst first.
+    pub findings: Vec<usize>,
+}
+
+/// A finding with the targets it stands for.
+#[derive(Clone, Debug)]
+pub struct ReportedFinding {
+    pub finding: Finding,
+    pub targets: Vec<String>,
+    pub fingerprint: String,
+}
+
+/// Everything that is said about one image.
+pub struct Report<'a> {
+    pub inventory: &'a crate::inventory::Inventory<'a>,
+    pub complete: bool,
+    pub targets: Vec<TargetVerdict>,
+    /// Worst first, then by rule.
+    pub findings: Vec<ReportedFinding>,
+    pub passed: Vec<ReportedFinding>,
+    /// Lowest driver on which all GPUs in question get their work done; `None` where there is none, or nothing asks.
+    pub lowest_driver: Option<String>,
+}
+
+impl Report<'_> {
+    /// The worst level among the findings.
+    pub fn worst(&self) -> Option<Level> {
+        self.findings.iter().map(|f| f.finding.level).max()
+    }
+}

@@ -1,0 +1,48 @@
+//! A driver build of the right branch below the documented minimum of the CUDA family: untested by NVIDIA, not refused.
+
+use super::reasoning::{Fit, fit, releases, runtime_evidence};
+use super::{Case, Rule};
+use crate::inventory::requirements::minimum;
+use crate::report::{Finding, Level, Outcome, RuleId};
+
+const ID: RuleId = RuleId { code: "CUL102", name: "driver-below-documented-minimum" };
+pub(super) const RULE: Rule = Rule {
+    id: ID,
+    summary: "the driver build is below the minimum that NVIDIA documents, though of the right branch",
+    image_only: false,
+    judge,
+};
+
+fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let Some(driver) = case.driver.filter(|d| !d.known.tegra) else { return Vec::new() };
+    let Some(host) = &driver.version else { return Vec::new() };
+    let mut out = Vec::new();
+    for (release, runtimes) in releases(case) {
+        if fit(&release, driver) == Fit::TooOld {
+            continue;
+        }
+        let Some(minimum) = minimum(&release, case.catalog) else { continue };
+        let same_branch = u64::from(driver.branch().unwrap_or(0)) == minimum.major();
+        let evidence = runtime_evidence(&runtimes);
+        if driver.is_exact() && *host < minimum {
+            let message =
+                format!("CUDA {release} is documented for driver {minimum} and newer; the host has {host}");
+            out.push(
+                Finding::new(ID, Outcome::Holds, message, evidence)
+                    .level(Level::Warning)
+                    .headline(format!("below the documented minimum {minimum}"))
+                    .component("cudart")
+                    .host(format!("{} is of the right branch, but an earlier build", driver.describe()))
+                    .remedy(format!("update the host to driver {minimum} or newer")),
+            );
+        } else if !driver.is_exact() && same_branch {
+            let message = format!(
+                "builds of branch {host} below {minimum} are outside the documented range of CUDA {release}"
+            );
+            out.push(
+                Finding::new(ID, Outcome::Holds, message, evidence).level(Level::Note).component("cudart"),
+            );
+        }
+    }
+    out
+}

@@ -1,0 +1,53 @@
+//! The driver is too old, the image brings a compat package, but this host cannot use it.
+
+use super::reasoning::{CompatUse, Fit, compat, fit, lifts, releases, runtime_evidence};
+use super::{Case, Rule};
+use crate::inventory::requirements::minimum;
+use crate::report::{Evidence, Finding, Outcome, RuleId};
+
+const ID: RuleId = RuleId { code: "CUL105", name: "forward-compatibility-unusable" };
+pub(super) const RULE: Rule = Rule {
+    id: ID,
+    summary: "the compat package in the image cannot be used on this host",
+    image_only: false,
+    judge,
+};
+
+fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let Some(driver) = case.driver else { return Vec::new() };
+    let Some((library, usable)) = compat(case) else { return Vec::new() };
+    let mut out = Vec::new();
+    for (release, runtimes) in releases(case) {
+        if fit(&release, driver) != Fit::TooOld || !lifts(library, &release) {
+            continue;
+        }
+        let (outcome, why, code) = match &usable {
+            CompatUse::Unusable { why, code, sure } => {
+                (case.sure(*sure && driver.known.sure), why.clone(), Some(*code))
+            }
+            CompatUse::Unknown { missing } => (Outcome::Unknown, format!("not known: {missing}"), None),
+            CompatUse::Usable { .. } | CompatUse::NotNeeded => continue,
+        };
+        let needs = minimum(&release, case.catalog);
+        let message = format!(
+            "CUDA {release} needs its compat package on {}, which cannot be relied on: {why}",
+            driver.describe()
+        );
+        let detail = format!(
+            "compat libcuda {}",
+            library.driver.as_ref().map_or_else(String::new, ToString::to_string)
+        );
+        let mut evidence = vec![Evidence { place: library.place.clone(), detail: detail.trim().to_owned() }];
+        evidence.extend(runtime_evidence(&runtimes));
+        let mut finding = Finding::new(ID, outcome, message, evidence)
+            .headline("compat package not usable here")
+            .component("libcuda")
+            .host(why)
+            .error(code.and_then(|c| case.error(c)));
+        if let Some(version) = needs {
+            finding = finding.remedy(format!("update the host to driver {version} or newer"));
+        }
+        out.push(finding);
+    }
+    out
+}

@@ -1,0 +1,30 @@
+//! The GPU is older than the driver branch still supports.
+
+use super::reasoning::about_image;
+use super::{Case, Rule};
+use crate::report::{Finding, RuleId};
+
+const ID: RuleId = RuleId { code: "CUL107", name: "gpu-dropped-by-driver" };
+pub(super) const RULE: Rule =
+    Rule { id: ID, summary: "the driver branch no longer supports the GPU", image_only: false, judge };
+
+fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let (Some(driver), Some(gpu)) = (case.driver, case.gpu) else { return Vec::new() };
+    let Some(branch) = driver.branch().and_then(|b| case.catalog.branch(b)) else { return Vec::new() };
+    if branch.cc.contains(&gpu.cc) {
+        return Vec::new();
+    }
+    let Some(row) = case.catalog.driver_archs.iter().find(|a| a.cc == gpu.cc) else { return Vec::new() };
+    let Some(last) = row.last_branch.filter(|last| *last < branch.branch) else { return Vec::new() };
+    let message =
+        format!("driver branch {last} is the last one for {}; the host has {}", gpu.describe(), driver.text);
+    let sure = !branch.status.is_inferred() && !row.status.is_inferred();
+    vec![
+        Finding::new(ID, case.sure(sure), message, about_image(case, "no image can change this".to_owned()))
+            .headline(format!("GPU dropped by driver {}", driver.text))
+            .component(gpu.describe())
+            .host(format!("{} does not list compute capability {}", driver.describe(), gpu.cc))
+            .error(case.error(100))
+            .remedy(format!("keep a driver of branch {last} on hosts with this GPU")),
+    ]
+}

@@ -1,0 +1,42 @@
+//! The GPU is newer than the driver branch: its kernel module does not know the device.
+
+use super::reasoning::about_image;
+use super::{Case, Rule};
+use crate::report::{Finding, Outcome, RuleId};
+
+const ID: RuleId = RuleId { code: "CUL106", name: "gpu-unknown-to-driver" };
+pub(super) const RULE: Rule =
+    Rule { id: ID, summary: "the driver branch does not know the GPU yet", image_only: false, judge };
+
+fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let (Some(driver), Some(gpu)) = (case.driver, case.gpu) else { return Vec::new() };
+    if driver.known.tegra || driver.known.branches.is_empty() {
+        return Vec::new();
+    }
+    let branches: Vec<_> = driver.known.branches.iter().filter_map(|b| case.catalog.branch(*b)).collect();
+    let knowing = branches.iter().filter(|b| b.cc.contains(&gpu.cc)).count();
+    if knowing == branches.len() {
+        let message = format!("{} knows {}", driver.describe(), gpu.describe());
+        return vec![Finding::new(ID, Outcome::Holds, message, about_image(case, "any image".to_owned()))];
+    }
+    let Some(row) = case.catalog.driver_archs.iter().find(|a| a.cc == gpu.cc) else { return Vec::new() };
+    let too_early = |b: &&&crate::catalog::Branch| b.branch < row.first_branch;
+    if !branches.iter().any(|b| too_early(&b)) {
+        return Vec::new();
+    }
+    let all = branches.iter().all(|b| too_early(&b) && !b.status.is_inferred()) && driver.known.sure;
+    let message = format!(
+        "{} needs driver branch {} or newer; the host has {}",
+        gpu.describe(),
+        row.first_branch,
+        driver.text
+    );
+    vec![
+        Finding::new(ID, case.sure(all), message, about_image(case, "no image can change this".to_owned()))
+            .headline(format!("GPU unknown to driver {}", driver.text))
+            .component(gpu.describe())
+            .host(format!("{} does not list compute capability {}", driver.describe(), gpu.cc))
+            .error(case.error(100))
+            .remedy(format!("update the host to driver branch {} or newer", row.first_branch)),
+    ]
+}

@@ -1,0 +1,137 @@
+//! Inventory + target + catalog -> findings. One file per rule; this list is the order in which they are asked.
+//!
+//! A rule says what follows; what is true of the world stands in the catalog. A conclusion that rests on an INFERRED
+//! row alone never breaks a verdict: it makes it unknown ([`Case::sure`]).
+
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+mod arch_specific_code_only;
+mod compat_older_than_driver;
+mod damaged_file;
+mod driver_below_minimum;
+mod driver_too_old;
+mod forward_compat_unusable;
+mod forward_compat_used;
+mod gpu_dropped_by_driver;
+mod gpu_unknown_to_driver;
+mod image_incomplete;
+mod jit_only;
+mod lto_ir_only;
+mod minor_version_compat;
+mod no_code_for_gpu;
+mod partial_gpu_cover;
+mod ptx_too_new;
+mod reasoning;
+mod tegra_code_mismatch;
+mod unknown_driver;
+mod wrong_cpu_architecture;
+
+use crate::catalog::Catalog;
+use crate::inventory::Inventory;
+use crate::report::build::Judged;
+use crate::report::{Finding, Outcome, RuleId, RuntimeError};
+use crate::target::{Driver, Gpu, Target};
+
+/// What a rule may look at.
+pub struct Case<'a> {
+    pub inventory: &'a Inventory<'a>,
+    pub driver: Option<&'a Driver>,
+    pub gpu: Option<&'a Gpu>,
+    pub catalog: &'a Catalog,
+}
+
+/// One rule.
+pub struct Rule {
+    pub id: RuleId,
+    /// One line for `cudalint rules`.
+    pub summary: &'static str,
+    /// Looks at the image alone; asked once, not per target.
+    pub image_only: bool,
+    judge: fn(&Case<'_>) -> Vec<Finding>,
+}
+
+/// Every rule, in report order.
+pub const RULES: &[Rule] = &[
+    driver_too_old::RULE,
+    driver_below_minimum::RULE,
+    minor_version_compat::RULE,
+    forward_compat_used::RULE,
+    forward_compat_unusable::RULE,
+    gpu_unknown_to_driver::RULE,
+    gpu_dropped_by_driver::RULE,
+    compat_older_than_driver::RULE,
+    unknown_driver::RULE,
+    wrong_cpu_architecture::RULE,
+    no_code_for_gpu::RULE,
+    jit_only::RULE,
+    ptx_too_new::RULE,
+    partial_gpu_cover::RULE,
+    arch_specific_code_only::RULE,
+    tegra_code_mismatch::RULE,
+    lto_ir_only::RULE,
+    damaged_file::RULE,
+    image_incomplete::RULE,
+];
+
+/// The rule of a code or name.
+pub fn find(text: &str) -> Option<&'static Rule> {
+    RULES.iter().find(|r| r.id.code.eq_ignore_ascii_case(text) || r.id.name.eq_ignore_ascii_case(text))
+}
+
+/// Judges one target: once per GPU, or once without GPU.
+pub fn judge(inventory: &Inventory, target: &Target, catalog: &Catalog) -> Vec<Judged> {
+    let gpus: Vec<Option<&Gpu>> = match target.gpus.as_slice() {
+        [] => vec![None],
+        gpus => gpus.iter().map(Some).collect(),
+    };
+    gpus.into_iter()
+        .map(|gpu| {
+            let case = Case { inventory, driver: target.driver.as_ref(), gpu, catalog };
+            Judged { gpu: gpu.cloned(), findings: RULES.iter().flat_map(|r| (r.judge)(&case)).collect() }
+        })
+        .collect()
+}
+
+/// Judges the image without any target: its inner consistency.
+pub fn judge_alone(inventory: &Inventory, catalog: &Catalog) -> Vec<Finding> {
+    let case = Case { inventory, driver: None, gpu: None, catalog };
+    RULES.iter().filter(|r| r.image_only).flat_map(|r| (r.judge)(&case)).collect()
+}
+
+/// The lowest driver on which no GPU of the targets meets a breaking or undecided check: the documented minimum where
+/// that branch does, else the branch.
+pub fn lowest_driver(inventory: &Inventory, targets: &[Target], catalog: &Catalog) -> Option<String> {
+    if inventory.runtimes.is_empty() && inventory.code.is_empty() {
+        return None;
+    }
+    let mut gpus: Vec<&Gpu> = targets.iter().flat_map(|t| &t.gpus).collect();
+    gpus.dedup();
+    let minimum = inventory.requirements.min_driver.as_ref();
+    let works = |driver: &Driver| {
+        let one = |gpu: Option<&Gpu>| {
+            let case = Case { inventory, driver: Some(driver), gpu, catalog };
+            RULES.iter().flat_map(|r| (r.judge)(&case)).all(|f| f.outcome < Outcome::Unknown)
+        };
+        if gpus.is_empty() { one(None) } else { gpus.iter().all(|g| one(Some(g))) }
+    };
+    let branch = catalog
+        .branches
+        .iter()
+        .find(|b| Driver::parse(&b.branch.to_string(), catalog).is_ok_and(|driver| works(&driver)))?;
+    let documented = minimum.filter(|m| m.major() == u64::from(branch.branch));
+    Some(documented.map_or_else(|| format!("branch {}", branch.branch), ToString::to_string))
+}
+
+impl Case<'_> {
+    /// `Breaks` where the facts behind it are measured or documented, `Unknown` where they are only inferred.
+    fn sure(&self, facts_are_sure: bool) -> Outcome {
+        if facts_are_sure { Outcome::Breaks } else { Outcome::Unknown }
+    }
+
+    /// The error of a code, with the text of the runtime library.
+    fn error(&self, code: i64) -> Option<RuntimeError> {
+        let row = self.catalog.error(code)?;
+        let name = row.runtime_name.clone().or_else(|| row.driver_name.clone());
+        Some(RuntimeError { code: Some(code), name, text: row.text.clone().unwrap_or_default() })
+    }
+}

@@ -1,0 +1,340 @@
+//! Thoughts that several rules share: whether a runtime fits a driver, whether a compat package may stand in, which
+//! PTX a driver compiles, and how far each group of GPU code reaches. Findings are made by the rules, not here.
+
+use super::Case;
+use crate::catalog::CodeRole;
+use crate::facts::Place;
+use crate::inventory::compat::CompatLibrary;
+use crate::inventory::gpu_code::{CodeFile, CodeGroup, Coverage, GroupRole, Reach, coverage};
+use crate::inventory::{Linkage, Runtime, RuntimeVersion};
+use crate::report::Evidence;
+use crate::target::Driver;
+use crate::version::{ComputeCapability, Version};
+use std::collections::BTreeMap;
+
+/// Evidence lines of one finding; more of the same kind are counted, not listed.
+const EVIDENCE_MAX: usize = 6;
+
+/// How a runtime stands to a driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fit {
+    /// The driver reports the runtime's release or a newer one.
+    Backward,
+    /// Same major, older minor: minor-version compatibility.
+    Minor,
+    /// libcudart answers with error 35.
+    TooOld,
+    /// The runtime's version is not known.
+    Unknown,
+}
+
+/// From CUDA 11 on libcudart compares majors only (measured); before, major and minor.
+pub(super) fn fit(runtime: &RuntimeVersion, driver: &Driver) -> Fit {
+    let Some(reported) = &driver.known.cuda else { return Fit::TooOld };
+    fit_cuda(runtime, reported)
+}
+
+pub(super) fn fit_cuda(runtime: &RuntimeVersion, reported: &Version) -> Fit {
+    match runtime {
+        RuntimeVersion::Unknown => Fit::Unknown,
+        RuntimeVersion::Exactly(version) if version.major_minor() <= *reported => Fit::Backward,
+        RuntimeVersion::Exactly(version) if version.major() >= 11 && version.major() <= reported.major() => {
+            Fit::Minor
+        }
+        RuntimeVersion::Exactly(_) => Fit::TooOld,
+        RuntimeVersion::Major(major) if *major <= reported.major() => Fit::Backward,
+        RuntimeVersion::Major(_) => Fit::TooOld,
+    }
+}
+
+/// Runtimes of one release, with the files that bring it.
+pub(super) fn releases<'a>(case: &Case<'a>) -> Vec<(RuntimeVersion, Vec<&'a Runtime>)> {
+    let mut out: BTreeMap<RuntimeVersion, Vec<&Runtime>> = BTreeMap::new();
+    for runtime in &case.inventory.runtimes {
+        let release = match &runtime.version {
+            RuntimeVersion::Exactly(version) => RuntimeVersion::Exactly(version.major_minor()),
+            other => other.clone(),
+        };
+        out.entry(release).or_default().push(runtime);
+    }
+    out.into_iter().collect()
+}
+
+pub(super) fn runtime_evidence(runtimes: &[&Runtime]) -> Vec<Evidence> {
+    let line = |r: &&Runtime| {
+        let linkage = match r.linkage {
+            Linkage::Dynamic => "CUDA runtime",
+            Linkage::Static => "statically linked CUDA runtime",
+        };
+        Evidence { place: r.place.clone(), detail: format!("{linkage} {} (from {})", r.version, r.how) }
+    };
+    limited(runtimes.iter().map(line).collect(), "runtimes of this release")
+}
+
+/// At most [`EVIDENCE_MAX`] lines; the last one says how many more there are.
+pub(super) fn limited(mut lines: Vec<Evidence>, what: &str) -> Vec<Evidence> {
+    let more = lines.len().saturating_sub(EVIDENCE_MAX);
+    if more > 0 {
+        lines.truncate(EVIDENCE_MAX);
+        if let Some(last) = lines.last_mut() {
+            last.detail = format!("{} (and {more} more {what})", last.detail);
+        }
+    }
+    lines
+}
+
+/// Whether a compat package of the image may be loaded on this host.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum CompatUse {
+    Usable {
+        sure: bool,
+    },
+    /// The host driver is of the package's branch or newer.
+    NotNeeded,
+    /// Not usable: the reason in words, the error that follows, and how sure that is.
+    Unusable {
+        why: String,
+        code: i64,
+        sure: bool,
+    },
+    /// A fact is missing, named in words.
+    Unknown {
+        missing: String,
+    },
+}
+
+/// The newest compat library that the target could use, and whether it may.
+pub(super) fn compat<'a>(case: &Case<'a>) -> Option<(&'a CompatLibrary, CompatUse)> {
+    let driver = case.driver?;
+    let for_orin = case.gpu.is_some_and(|g| g.cc == ComputeCapability { major: 8, minor: 7 });
+    let library =
+        case.inventory.compat.iter().filter(|c| c.orin == for_orin).max_by(|a, b| a.cuda.cmp(&b.cuda))?;
+    Some((library, compat_use(case, driver, library)))
+}
+
+fn compat_use(case: &Case, driver: &Driver, library: &CompatLibrary) -> CompatUse {
+    if library.orin || driver.known.tegra {
+        let newer = matches!((&library.cuda, &driver.known.cuda), (Some(a), Some(b)) if a > b);
+        return if newer { CompatUse::Usable { sure: false } } else { CompatUse::NotNeeded };
+    }
+    let (Some(host), Some(package)) = (driver.branch(), library.branch) else {
+        return CompatUse::Unknown {
+            missing: "the driver branch of the host or of the compat package".to_owned(),
+        };
+    };
+    if host >= package {
+        return CompatUse::NotNeeded;
+    }
+    let base = base_is_supported(case, host, library);
+    if !matches!(base, CompatUse::Usable { .. }) {
+        return base;
+    }
+    match case.gpu {
+        Some(gpu) if gpu.forward_compat == Some(false) => CompatUse::Unusable {
+            why: format!("{} is no data center GPU", gpu.describe()),
+            code: 804,
+            sure: true,
+        },
+        Some(gpu) if gpu.forward_compat.is_none() => CompatUse::Unknown {
+            missing: format!("whether {} is a data center or NGC-ready GPU", gpu.describe()),
+        },
+        Some(gpu) if package >= 590 && gpu.cc < (ComputeCapability { major: 7, minor: 5 }) => {
+            CompatUse::Unusable {
+                why: format!("a driver library of branch {package} no longer drives {}", gpu.describe()),
+                code: 803,
+                sure: false,
+            }
+        }
+        _ => base,
+    }
+}
+
+/// The note inside the library first, then the published matrix, then what is known of bases that are end of life.
+fn base_is_supported(case: &Case, host: u32, library: &CompatLibrary) -> CompatUse {
+    if let Some(listed) = library.note.as_ref().and_then(|n| n.drivers.as_ref()) {
+        if listed.contains(&host) {
+            return CompatUse::Usable { sure: true };
+        }
+        let names: Vec<String> = listed.iter().map(u32::to_string).collect();
+        let why = format!("the library itself lists the host branches {} only", names.join(", "));
+        return CompatUse::Unusable { why, code: 35, sure: true };
+    }
+    let Some(cuda) = &library.cuda else {
+        return CompatUse::Unknown { missing: "the CUDA version of the compat package".to_owned() };
+    };
+    let cell = case.catalog.compat_matrix.iter().find(|c| c.base_branch == host && c.cuda == *cuda);
+    match cell.map(|c| (c.result.as_str(), !c.status.is_inferred())) {
+        Some(("compatible", sure)) => return CompatUse::Usable { sure },
+        Some(("not-needed", _)) => return CompatUse::NotNeeded,
+        Some((_, sure)) => {
+            let why = format!("NVIDIA's matrix lists host branch {host} as not compatible with CUDA {cuda}");
+            return CompatUse::Unusable { why, code: 803, sure };
+        }
+        None => {}
+    }
+    let historic = case.catalog.historic_bases.iter().find(|h| h.base_branch == host);
+    match historic {
+        Some(base) if *cuda <= base.cuda_max_with_compat => {
+            CompatUse::Usable { sure: !base.status.is_inferred() }
+        }
+        Some(base) => CompatUse::Unknown {
+            missing: format!(
+                "support of host branch {host}: end of life, its last supported compat package is CUDA {}",
+                base.cuda_max_with_compat
+            ),
+        },
+        None => CompatUse::Unknown {
+            missing: format!("host branch {host} in NVIDIA's forward-compatibility matrix"),
+        },
+    }
+}
+
+/// Whether the compat package lifts the driver far enough for a runtime.
+pub(super) fn lifts(library: &CompatLibrary, runtime: &RuntimeVersion) -> bool {
+    library.cuda.as_ref().is_some_and(|c| matches!(fit_cuda(runtime, c), Fit::Backward | Fit::Minor))
+}
+
+/// The newest PTX ISA that the loaded driver library compiles, and who that library is.
+pub(super) struct PtxLimit {
+    pub(super) isa: Version,
+    /// `driver 535` or `the compat package (CUDA 12.4)`.
+    pub(super) who: String,
+    pub(super) cuda: Version,
+    pub(super) sure: bool,
+    pub(super) by_compat: bool,
+}
+
+pub(super) fn ptx_limit(case: &Case) -> Option<PtxLimit> {
+    let driver = case.driver?;
+    if let Some((library, CompatUse::Usable { sure })) = compat(case) {
+        let cuda = library.cuda.clone()?;
+        let row = case.catalog.ptx_of_cuda(&cuda)?;
+        let who = format!("the compat package (CUDA {cuda})");
+        return Some(PtxLimit { isa: row.ptx.clone(), who, cuda, sure, by_compat: true });
+    }
+    let cuda = driver.known.cuda.clone()?;
+    let row = case.catalog.ptx_of_cuda(&cuda)?;
+    let who = driver.describe();
+    Some(PtxLimit { isa: row.ptx.clone(), who, cuda, sure: driver.known.sure, by_compat: false })
+}
+
+/// Whether every runtime of the image gets past the version check.
+pub(super) fn runtimes_start(case: &Case) -> bool {
+    let Some(driver) = case.driver else { return true };
+    let lifted = |v: &RuntimeVersion| match compat(case) {
+        Some((library, CompatUse::Usable { .. })) => lifts(library, v),
+        _ => false,
+    };
+    case.inventory.runtimes.iter().all(|r| fit(&r.version, driver) != Fit::TooOld || lifted(&r.version))
+}
+
+/// What the loss of a group means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weight {
+    /// Nothing works without it.
+    Decides,
+    /// A part is lost.
+    Part,
+}
+
+/// One group of GPU code on the target's GPU.
+pub(super) struct Judgement<'a> {
+    pub(super) group: &'a CodeGroup,
+    pub(super) weight: Weight,
+    pub(super) reach: Reach,
+    /// Files that decide, best first, with their coverage.
+    pub(super) files: Vec<(&'a CodeFile, Coverage)>,
+}
+
+impl Judgement<'_> {
+    /// Coverage of the best file.
+    pub(super) fn best(&self) -> Coverage {
+        self.files.first().map(|(_, c)| c.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn evidence(&self) -> Vec<Evidence> {
+        let line =
+            |(file, _): &(&CodeFile, Coverage)| Evidence { place: file.place.clone(), detail: holds(file) };
+        limited(self.files.iter().map(line).collect(), "files")
+    }
+}
+
+/// Every group that says something about the GPU; vendor libraries whose code decides nothing are left out.
+pub(super) fn judge_code<'a>(case: &Case<'a>) -> Vec<Judgement<'a>> {
+    let Some(gpu) = case.gpu else { return Vec::new() };
+    let limit = ptx_limit(case);
+    let mut out = Vec::new();
+    for group in &case.inventory.code {
+        let Some(weight) = weight(case, group) else { continue };
+        let any_main = group.files.iter().any(|f| f.main);
+        let deciding = group.files.iter().filter(|f| f.main || !any_main);
+        let mut files: Vec<(&CodeFile, Coverage)> = deciding
+            .map(|f| (f, coverage(f, gpu.cc, limit.as_ref().map(|l| &l.isa), case.catalog)))
+            .collect();
+        let share = |c: &Coverage| (c.covered() * 1000).checked_div(c.counted).unwrap_or(0);
+        files.sort_by_key(|(_, c)| (c.reach(), std::cmp::Reverse(share(c))));
+        let reach = files.first().map_or(Reach::None, |(_, c)| c.reach());
+        out.push(Judgement { group, weight, reach, files });
+    }
+    out
+}
+
+fn weight(case: &Case, group: &CodeGroup) -> Option<Weight> {
+    let anything_else = case.inventory.code.iter().any(|g| g.role == GroupRole::Application);
+    let used = || !anything_else || group.files.iter().any(|f| f.asked_for);
+    match group.role {
+        GroupRole::Application => Some(Weight::Decides),
+        GroupRole::Vendor(CodeRole::Core) => used().then_some(Weight::Decides),
+        GroupRole::Vendor(CodeRole::Part) => used().then_some(Weight::Part),
+        GroupRole::Vendor(_) => None,
+    }
+}
+
+/// `12 containers: machine code sm_80 sm_86 sm_90, PTX 8.4 for compute_90`.
+pub(super) fn holds(file: &CodeFile) -> String {
+    use crate::facts::{CodeKind, json::arch_name};
+    let count: u64 = file.shapes.iter().map(|s| s.count).sum();
+    let images = || file.shapes.iter().flat_map(|s| &s.images);
+    let mut native: Vec<_> = images().filter(|i| i.kind == CodeKind::Sass).map(|i| i.arch).collect();
+    native.sort_unstable();
+    native.dedup();
+    let mut ptx: Vec<_> = images().filter(|i| i.kind == CodeKind::Ptx).collect();
+    ptx.sort_unstable();
+    ptx.dedup();
+    let mut parts = Vec::new();
+    if !native.is_empty() {
+        let names: Vec<String> = native.iter().map(|a| format!("sm_{a}")).collect();
+        parts.push(format!("machine code for {}", names.join(" ")));
+    }
+    if !ptx.is_empty() {
+        let name = |i: &&crate::facts::CodeImage| {
+            let (major, minor) = i.ptx_isa.unwrap_or_default();
+            format!("{} (PTX {major}.{minor})", arch_name(i))
+        };
+        parts.push(format!("PTX for {}", ptx.iter().map(name).collect::<Vec<_>>().join(" ")));
+    }
+    if images().any(|i| i.kind == CodeKind::LtoIr) {
+        parts.push("LTO-IR".to_owned());
+    }
+    let containers = if count == 1 { "1 container".to_owned() } else { format!("{count} containers") };
+    format!("{containers}: {}", if parts.is_empty() { "no code".to_owned() } else { parts.join(", ") })
+}
+
+/// Says a PTX ISA tuple as text.
+pub(super) fn isa_text(isa: Option<(u16, u16)>) -> String {
+    isa.map_or_else(|| "?".to_owned(), |(major, minor)| format!("{major}.{minor}"))
+}
+
+/// The driver branch and CUDA release that a PTX ISA needs.
+pub(super) fn driver_for_ptx(case: &Case, isa: Option<(u16, u16)>) -> Option<(u32, Version)> {
+    let (major, minor) = isa?;
+    let row = case.catalog.ptx_row(&Version::of(u64::from(major), u64::from(minor)))?;
+    Some((row.driver_branch, row.cuda.clone()))
+}
+
+/// Evidence for a statement about the image as a whole.
+pub(super) fn about_image(case: &Case, detail: String) -> Vec<Evidence> {
+    let path = crate::names::ImagePath::new("/");
+    let layer = case.inventory.facts.files.first().map(|f| f.place.layer).unwrap_or_default();
+    vec![Evidence { place: Place { layer, path }, detail }]
+}

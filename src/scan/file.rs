@@ -1,0 +1,219 @@
+//! One regular file, read once front to back -> [`Content`]: ELF facts, GPU code, packages, configuration text.
+//!
+//! The name and the first bytes decide which analyzer reads it; everything else passes by unread.
+
+use super::capture::Capture;
+use super::code::CodeScan;
+use super::fatbin::{CONTAINER_MAGIC, CubinHeader, ENTRY_HEADER, compat_says_arch_specific};
+use super::spool::Budget;
+use super::tar::{read_bounded, read_full};
+use super::{archive, elf, texts};
+use crate::facts::{
+    CodeImage, CodeKind, CodePlace, CodeRow, Content, CudartCode, DeviceCode, FileKind, Shape,
+};
+use crate::limits;
+use crate::names::{Digest, ImagePath};
+use crate::version::{Arch, Suffix};
+use sha2::Digest as _;
+use std::io::{self, Read};
+
+/// Bytes that pass through memory at a time.
+const WINDOW_BYTES: usize = 512 << 10;
+
+/// What a worker keeps from file to file.
+pub(crate) struct Scratch {
+    window: Vec<u8>,
+    pub(crate) budget: Budget,
+    /// Compute SHA-256 of files with GPU code facts (`--hash-files`).
+    pub(crate) hash_files: bool,
+}
+
+impl Scratch {
+    pub(crate) fn new(budget: Budget, hash_files: bool) -> Scratch {
+        Scratch { window: vec![0u8; WINDOW_BYTES], budget, hash_files }
+    }
+}
+
+/// What a file says, and what is wrong with it.
+#[derive(Default)]
+pub(crate) struct FileScan {
+    pub(crate) content: Option<Content>,
+    pub(crate) problems: Vec<String>,
+    pub(crate) is_elf: bool,
+}
+
+/// Reads a file of `size` bytes. `Err` only where the stream itself fails; a damaged file is a problem.
+pub(crate) fn scan(
+    path: &ImagePath,
+    size: u64,
+    reader: &mut dyn Read,
+    scratch: &mut Scratch,
+) -> io::Result<FileScan> {
+    let mut head = [0u8; 512];
+    let got = read_full(reader, &mut head)?;
+    let head = head.get(..got).unwrap_or_default();
+    let mut whole = head.chain(reader);
+    if head.starts_with(b"\x7fELF") {
+        let is_cubin = CubinHeader::parse(head.get(..ENTRY_HEADER).unwrap_or_default()).is_some();
+        return if is_cubin {
+            cubin(size, &mut whole)
+        } else {
+            stream(size, &mut whole, scratch, FileKind::Elf)
+        };
+    }
+    if head.starts_with(&CONTAINER_MAGIC) {
+        return stream(size, &mut whole, scratch, FileKind::Fatbin);
+    }
+    if head.starts_with(b"!<arch>\n") {
+        return archive::scan(size, &mut whole, scratch);
+    }
+    if path.file_name().ends_with(".ptx") {
+        return ptx(&mut whole);
+    }
+    texts::scan(path, &mut whole)
+}
+
+/// An ELF file or a fatbin: device code, strings and constants, loader tables.
+pub(crate) fn stream(
+    size: u64,
+    reader: &mut dyn Read,
+    scratch: &mut Scratch,
+    kind: FileKind,
+) -> io::Result<FileScan> {
+    let mut capture = Capture::new(if kind == FileKind::Elf { size } else { 0 }, &scratch.budget);
+    let mut code = CodeScan::new(size);
+    let mut hash = scratch.hash_files.then(sha2::Sha256::new);
+    let window = &mut scratch.window;
+    let (mut base, mut held, mut problems) = (0u64, 0usize, Vec::new());
+    loop {
+        let got = read_full(reader, window.get_mut(held..).unwrap_or_default())?;
+        let fresh_at = base.saturating_add(held as u64);
+        let fresh = window.get(held..held.saturating_add(got)).unwrap_or_default();
+        if let Some(hash) = &mut hash {
+            hash.update(fresh);
+        }
+        if let Err(error) = capture.feed(fresh_at, fresh) {
+            problems.push(format!("tables of the file could not be kept: {error}"));
+        }
+        held = held.saturating_add(got);
+        let end = base.saturating_add(held as u64);
+        let last = end >= size || held < window.len();
+        let layout = capture.layout();
+        let is_code = |offset: u64| layout.is_none_or(|l| l.is_code(offset));
+        code.advance(window.get(..held).unwrap_or_default(), base, last, &is_code);
+        if last {
+            if end < size {
+                problems.push(format!("the file ends after {end} of {size} bytes"));
+            }
+            break;
+        }
+        let keep = code.keep_from().clamp(base, end);
+        let drop = usize::try_from(keep.saturating_sub(base)).unwrap_or(held).min(held);
+        window.copy_within(drop..held, 0);
+        held = held.saturating_sub(drop);
+        base = keep;
+    }
+    let mut content = finish(size, kind, &capture, code, &mut problems);
+    content.sha256 = hash.map(|h| Digest::sha256(&h.finalize()));
+    Ok(FileScan { content: Some(content), problems, is_elf: kind == FileKind::Elf })
+}
+
+fn finish(
+    size: u64,
+    kind: FileKind,
+    capture: &Capture,
+    code: CodeScan,
+    problems: &mut Vec<String>,
+) -> Content {
+    let mut content = Content { kind: Some(kind), ..Content::default() };
+    if kind == FileKind::Elf {
+        let mut facts = elf::facts(capture, size, problems);
+        let is_own =
+            |name: &str| facts.soname.as_deref() == Some(name) || facts.needed.iter().any(|n| n == name);
+        facts.dlopens = code.names.iter().filter(|n| !is_own(n)).cloned().collect();
+        // Error name tables hold the marker too (libtorch_cuda_linalg); who loads libcudart has no copy of it inside.
+        let loads_it = facts.needed.iter().any(|n| n.starts_with("libcudart"));
+        let version = runtime_version(&code);
+        facts.cudart =
+            (code.runtime_marker && (version.is_some() || !loads_it)).then_some(CudartCode { version });
+        content.elf = Some(facts);
+    }
+    problems.extend(code.problems.iter().take(20).cloned());
+    let sections = elf::sections(capture);
+    content.device_code = code.device_code(sections.as_deref());
+    content
+}
+
+/// The constant stands exactly twice in every libcudart, static or shared, measured from 11.8 to 13.5.
+fn runtime_version(code: &CodeScan) -> Option<u32> {
+    let twice: Vec<u32> = code.runtime_versions.iter().filter(|(_, n)| **n == 2).map(|(v, _)| *v).collect();
+    match twice.as_slice() {
+        [version] => Some(*version),
+        _ => None,
+    }
+}
+
+/// A bare cubin in a file of its own.
+fn cubin(size: u64, reader: &mut dyn Read) -> io::Result<FileScan> {
+    let Some(bytes) = read_bounded(reader, limits::TEXT_BYTES_MAX)? else {
+        return Ok(FileScan {
+            problems: vec!["cubin is larger than is read".to_owned()],
+            ..FileScan::default()
+        });
+    };
+    let Some(header) = CubinHeader::parse(bytes.get(..ENTRY_HEADER).unwrap_or_default()) else {
+        return Ok(FileScan::default());
+    };
+    let specific =
+        header.new_layout && header.arch.suffix == Suffix::None && compat_says_arch_specific(&bytes);
+    let suffix = if specific { Suffix::ArchSpecific } else { header.arch.suffix };
+    let image =
+        CodeImage { kind: CodeKind::Sass, arch: Arch { number: header.arch.number, suffix }, ptx_isa: None };
+    let mut problems = Vec::new();
+    if header.size.is_some_and(|s| s > size) {
+        problems.push("the cubin is cut short".to_owned());
+    }
+    let row = CodeRow {
+        place: CodePlace::Cubin,
+        section: None,
+        image,
+        toolkit: header.toolkit,
+        count: 1,
+        bytes: size,
+    };
+    Ok(FileScan { content: Some(single_image(FileKind::Cubin, row)), problems, is_elf: false })
+}
+
+/// PTX source: `.version 8.4` and `.target sm_90` near its top.
+fn ptx(reader: &mut dyn Read) -> io::Result<FileScan> {
+    let mut bytes = vec![0u8; 64 << 10];
+    let got = read_full(reader, &mut bytes)?;
+    let text = String::from_utf8_lossy(bytes.get(..got).unwrap_or_default()).into_owned();
+    let word = |directive: &str| {
+        let line = text.lines().find_map(|l| l.trim().strip_prefix(directive))?;
+        line.split([' ', '\t', ',']).find(|w| !w.is_empty()).map(str::to_owned)
+    };
+    let isa = word(".version").and_then(|v| {
+        let (major, minor) = v.split_once('.')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    });
+    let arch = word(".target").and_then(|t| Arch::parse(&t));
+    let (Some(ptx_isa), Some(arch)) = (isa, arch) else { return Ok(FileScan::default()) };
+    let image = CodeImage { kind: CodeKind::Ptx, arch, ptx_isa: Some(ptx_isa) };
+    let row = CodeRow {
+        place: CodePlace::Embedded,
+        section: None,
+        image,
+        toolkit: None,
+        count: 1,
+        bytes: got as u64,
+    };
+    Ok(FileScan { content: Some(single_image(FileKind::Ptx, row)), ..FileScan::default() })
+}
+
+fn single_image(kind: FileKind, row: CodeRow) -> Content {
+    let shape = Shape { place: row.place, section: None, images: vec![row.image], count: 1 };
+    let device_code =
+        DeviceCode { bytes: row.bytes, rows: vec![row], shapes: vec![shape], ..DeviceCode::default() };
+    Content { kind: Some(kind), device_code: Some(device_code), ..Content::default() }
+}
