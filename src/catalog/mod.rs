@@ -104,10 +104,10 @@ impl Catalog {
     }
 
     fn take_as_of(&mut self, table: &toml::Table) {
-        if let Some(date) = table.get("as_of").and_then(|v| v.as_str()) {
-            if date > self.as_of.as_str() {
-                date.clone_into(&mut self.as_of);
-            }
+        if let Some(date) = table.get("as_of").and_then(|v| v.as_str())
+            && date > self.as_of.as_str()
+        {
+            date.clone_into(&mut self.as_of);
         }
     }
 
@@ -233,10 +233,9 @@ fn rows<T: DeserializeOwned>(file: &str, table: &mut toml::Table, key: &str) -> 
 /// The field that names a row of a table, by which an overlay replaces it.
 fn key_field(table: &str) -> &'static [&'static str] {
     match table {
-        "branch" => &["branch"],
         "arch" => &["cc"],
         "version" | "toolkit" => &["version"],
-        "windows_map" => &["branch"],
+        "branch" | "windows_map" => &["branch"],
         "tegra" => &["l4t"],
         "family" => &["cuda_major"],
         "ptx" => &["ptx"],

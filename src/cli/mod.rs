@@ -32,14 +32,11 @@ pub mod status {
 pub fn exit_on_interrupt() {
     std::thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-        if let Ok(runtime) = runtime {
-            if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
-                #[expect(
-                    clippy::exit,
-                    reason = "the interrupt arrives on its own thread, main never returns"
-                )]
-                std::process::exit(status::INTERRUPTED);
-            }
+        if let Ok(runtime) = runtime
+            && runtime.block_on(tokio::signal::ctrl_c()).is_ok()
+        {
+            #[expect(clippy::exit, reason = "the interrupt arrives on its own thread, main never returns")]
+            std::process::exit(status::INTERRUPTED);
         }
     });
 }

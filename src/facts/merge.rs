@@ -175,14 +175,14 @@ fn apply(tree: &mut Tree, layer: LayerIndex, entries: Vec<Entry>, problems: &mut
                 NodeKind::File { size, content: entry.content.map(Arc::from), hard_link_to: None }
             }
             EntryKind::Symlink(target) => NodeKind::Symlink(target),
-            EntryKind::Hardlink(target) => match hard_link(tree, &target, &own_dirs) {
-                Some(kind) => kind,
-                None => {
+            EntryKind::Hardlink(target) => {
+                let Some(kind) = hard_link(tree, &target, &own_dirs) else {
                     let detail = format!("hard link to `{target}`, which does not exist at this point");
                     problems.push(Problem { place: Place { layer, path }, detail });
                     continue;
-                }
-            },
+                };
+                kind
+            }
             EntryKind::Other | EntryKind::Whiteout | EntryKind::Opaque => NodeKind::Other,
         };
         tree.insert(path, Node { layer, kind });

@@ -268,7 +268,7 @@ impl<R: Read> Read for Named<R> {
         let got = self.inner.read(buffer).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => cut_short("zstd"),
             // The reader below (network, digest check) speaks for itself.
-            _ if error.get_ref().is_some_and(|e| e.is::<super::Error>()) => error,
+            _ if error.get_ref().and_then(|e| e.downcast_ref::<super::Error>()).is_some() => error,
             kind => io::Error::new(kind, format!("zstd stream: {error}")),
         })?;
         self.end = got == 0 && !buffer.is_empty();

@@ -26,10 +26,8 @@ impl Source {
         if let Some(rest) = text.strip_prefix("docker://").or_else(|| text.strip_prefix("registry:")) {
             return Reference::parse(rest).map(Source::Registry);
         }
-        if let Some((prefix, rest)) = text.split_once(':') {
-            if let Some(source) = Source::prefixed(prefix, rest) {
-                return source;
-            }
+        if let Some(source) = text.split_once(':').and_then(|(prefix, rest)| Source::prefixed(prefix, rest)) {
+            return source;
         }
         if text == "-" {
             return Err(Error::usage("reading an archive from standard input is not supported yet")

@@ -103,21 +103,13 @@ fn verdict(inventory: &Inventory, findings: &[Finding]) -> Verdict {
 }
 
 fn collect(all: &mut Vec<ReportedFinding>, finding: Finding, target: Option<&str>, identity: &Identity) {
-    let same = |f: &&mut ReportedFinding| f.finding == finding;
-    let entry = match all.iter_mut().find(same) {
-        Some(entry) => entry,
-        None => {
-            let fingerprint = fingerprint(&finding, identity);
-            all.push(ReportedFinding { finding, targets: Vec::new(), fingerprint });
-            match all.last_mut() {
-                Some(entry) => entry,
-                None => return,
-            }
-        }
-    };
-    if let Some(target) = target.filter(|t| !entry.targets.iter().any(|known| known == t)) {
-        entry.targets.push(target.to_owned());
+    let target = target.map(str::to_owned);
+    if let Some(known) = all.iter_mut().find(|f| f.finding == finding) {
+        known.targets.extend(target.filter(|t| !known.targets.contains(t)));
+        return;
     }
+    let fingerprint = fingerprint(&finding, identity);
+    all.push(ReportedFinding { finding, targets: target.into_iter().collect(), fingerprint });
 }
 
 /// Of rule, repository without tag, platform, and component or path; never of target, digest or layer.

@@ -1,6 +1,6 @@
 //! The image puts its compat directory on LD_LIBRARY_PATH, and the host driver is newer: the old libcuda is loaded.
 
-use super::{Case, Rule};
+use super::{Case, Rule, breaks_if};
 use crate::report::{Evidence, Finding, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL108", name: "compat-older-than-driver" };
@@ -35,7 +35,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             detail: format!("found through LD_LIBRARY_PATH={path} before the host's own libcuda"),
         }];
         out.push(
-            Finding::new(ID, case.sure(driver.known.sure), message, evidence)
+            Finding::new(ID, breaks_if(driver.known.sure), message, evidence)
                 .headline("compat libcuda older than the driver")
                 .component("libcuda")
                 .host(format!("{} brings a newer kernel module than branch {branch}", driver.describe()))

@@ -1,7 +1,7 @@
 //! The host driver reports an older CUDA version than the runtime in the image accepts: error 35 at the first call.
 
 use super::reasoning::{CompatUse, Fit, compat, fit, lifts, releases, runtime_evidence};
-use super::{Case, Rule};
+use super::{Case, Rule, breaks_if};
 use crate::inventory::RuntimeVersion;
 use crate::inventory::requirements::minimum;
 use crate::report::{Finding, Outcome, RuleId};
@@ -54,7 +54,7 @@ fn too_old(
     let need = minimum(release, case.catalog);
     let asks = need.as_ref().map_or_else(String::new, |v| format!("driver {v} or newer; "));
     let message = format!("CUDA {release} runtime needs {asks}{reports}");
-    let outcome = case.sure(driver.known.sure || driver.known.cuda.is_none());
+    let outcome = breaks_if(driver.known.sure || driver.known.cuda.is_none());
     let mut finding = Finding::new(ID, outcome, message, evidence)
         .headline(format!("driver too old for CUDA {release}"))
         .component("cudart")

@@ -1,7 +1,7 @@
 //! The driver is too old, the image brings a compat package, but this host cannot use it.
 
 use super::reasoning::{CompatUse, Fit, compat, fit, lifts, releases, runtime_evidence};
-use super::{Case, Rule};
+use super::{Case, Rule, breaks_if};
 use crate::inventory::requirements::minimum;
 use crate::report::{Evidence, Finding, Outcome, RuleId};
 
@@ -23,7 +23,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         }
         let (outcome, why, code) = match &usable {
             CompatUse::Unusable { why, code, sure } => {
-                (case.sure(*sure && driver.known.sure), why.clone(), Some(*code))
+                (breaks_if(*sure && driver.known.sure), why.clone(), Some(*code))
             }
             CompatUse::Unknown { missing } => (Outcome::Unknown, format!("not known: {missing}"), None),
             CompatUse::Usable { .. } | CompatUse::NotNeeded => continue,

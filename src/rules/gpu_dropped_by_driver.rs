@@ -1,7 +1,7 @@
 //! The GPU is older than the driver branch still supports.
 
 use super::reasoning::about_image;
-use super::{Case, Rule};
+use super::{Case, Rule, breaks_if};
 use crate::report::{Finding, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL107", name: "gpu-dropped-by-driver" };
@@ -20,7 +20,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         format!("driver branch {last} is the last one for {}; the host has {}", gpu.describe(), driver.text);
     let sure = !branch.status.is_inferred() && !row.status.is_inferred();
     vec![
-        Finding::new(ID, case.sure(sure), message, about_image(case, "no image can change this".to_owned()))
+        Finding::new(ID, breaks_if(sure), message, about_image(case, "no image can change this".to_owned()))
             .headline(format!("GPU dropped by driver {}", driver.text))
             .component(gpu.describe())
             .host(format!("{} does not list compute capability {}", driver.describe(), gpu.cc))

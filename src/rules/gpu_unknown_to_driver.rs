@@ -1,7 +1,7 @@
 //! The GPU is newer than the driver branch: its kernel module does not know the device.
 
 use super::reasoning::about_image;
-use super::{Case, Rule};
+use super::{Case, Rule, breaks_if};
 use crate::report::{Finding, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL106", name: "gpu-unknown-to-driver" };
@@ -32,7 +32,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         driver.text
     );
     vec![
-        Finding::new(ID, case.sure(all), message, about_image(case, "no image can change this".to_owned()))
+        Finding::new(ID, breaks_if(all), message, about_image(case, "no image can change this".to_owned()))
             .headline(format!("GPU unknown to driver {}", driver.text))
             .component(gpu.describe())
             .host(format!("{} does not list compute capability {}", driver.describe(), gpu.cc))

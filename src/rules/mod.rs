@@ -1,7 +1,7 @@
 //! Inventory + target + catalog -> findings. One file per rule; this list is the order in which they are asked.
 //!
 //! A rule says what follows; what is true of the world stands in the catalog. A conclusion that rests on an INFERRED
-//! row alone never breaks a verdict: it makes it unknown ([`Case::sure`]).
+//! row alone never breaks a verdict: it makes it unknown ([`breaks_if`]).
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
@@ -122,12 +122,12 @@ pub fn lowest_driver(inventory: &Inventory, targets: &[Target], catalog: &Catalo
     Some(documented.map_or_else(|| format!("branch {}", branch.branch), ToString::to_string))
 }
 
-impl Case<'_> {
-    /// `Breaks` where the facts behind it are measured or documented, `Unknown` where they are only inferred.
-    fn sure(&self, facts_are_sure: bool) -> Outcome {
-        if facts_are_sure { Outcome::Breaks } else { Outcome::Unknown }
-    }
+/// `Breaks` where the facts behind it are measured or documented, `Unknown` where they are only inferred.
+fn breaks_if(facts_are_sure: bool) -> Outcome {
+    if facts_are_sure { Outcome::Breaks } else { Outcome::Unknown }
+}
 
+impl Case<'_> {
     /// The error of a code, with the text of the runtime library.
     fn error(&self, code: i64) -> Option<RuntimeError> {
         let row = self.catalog.error(code)?;

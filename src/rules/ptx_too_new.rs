@@ -3,7 +3,7 @@
 use super::reasoning::{
     Judgement, Weight, driver_for_ptx, holds, isa_text, judge_code, ptx_limit, runtimes_start,
 };
-use super::{Case, Rule};
+use super::{Case, Rule, breaks_if};
 use crate::facts::CodeKind;
 use crate::inventory::gpu_code::{GroupRole, Reach};
 use crate::report::{Evidence, Finding, Outcome, RuleId};
@@ -68,7 +68,7 @@ fn finding(
 ) -> Finding {
     let limit = ptx_limit(case);
     let sure = limit.as_ref().is_some_and(|l| l.sure);
-    let outcome = if outcome == Outcome::Breaks { case.sure(sure) } else { outcome };
+    let outcome = if outcome == Outcome::Breaks { breaks_if(sure) } else { outcome };
     let who = limit.as_ref().map_or_else(|| "the driver".to_owned(), |l| l.who.clone());
     let stops = limit
         .as_ref()

@@ -41,9 +41,8 @@ pub(super) fn fit_cuda(runtime: &RuntimeVersion, reported: &Version) -> Fit {
         RuntimeVersion::Exactly(version) if version.major() >= 11 && version.major() <= reported.major() => {
             Fit::Minor
         }
-        RuntimeVersion::Exactly(_) => Fit::TooOld,
         RuntimeVersion::Major(major) if *major <= reported.major() => Fit::Backward,
-        RuntimeVersion::Major(_) => Fit::TooOld,
+        RuntimeVersion::Exactly(_) | RuntimeVersion::Major(_) => Fit::TooOld,
     }
 }
 

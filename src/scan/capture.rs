@@ -105,7 +105,7 @@ impl Capture {
         match Layout::parse(&head) {
             Ok(layout) => {
                 drop(head);
-                self.head.limit(self.head_end(&layout).max(SMALL_FILE_BYTES.min(self.size)));
+                self.head.limit(head_end(&layout).max(SMALL_FILE_BYTES.min(self.size)));
                 for (start, len) in layout.wanted() {
                     self.keep(start, start.saturating_add(len));
                 }
@@ -121,19 +121,6 @@ impl Capture {
                 self.gave_up = true;
             }
             Err(()) => {}
-        }
-    }
-
-    /// Where the tables at the front must have ended: with the first segment where it holds no code, else where its
-    /// code begins (the entry address of a shared library is the start of `.text`), else at the bound for one file.
-    fn head_end(&self, layout: &Layout) -> u64 {
-        let Some(first) = layout.first_load() else { return SMALL_FILE_BYTES };
-        if !first.executable {
-            return first.end;
-        }
-        match layout.entry_offset().filter(|&e| e > 0 && e < first.end) {
-            Some(entry) => entry,
-            None => first.end.min(limits::KEPT_BYTES_PER_FILE_MAX as u64),
         }
     }
 
@@ -164,5 +151,18 @@ impl Capture {
         if let Some((start, len)) = names.filter(|&(s, l)| self.read(s, l).is_none()) {
             self.keep(start, start.saturating_add(len));
         }
+    }
+}
+
+/// Where the tables at the front must have ended: with the first segment where it holds no code, else where its
+/// code begins (the entry address of a shared library is the start of `.text`), else at the bound for one file.
+fn head_end(layout: &Layout) -> u64 {
+    let Some(first) = layout.first_load() else { return SMALL_FILE_BYTES };
+    if !first.executable {
+        return first.end;
+    }
+    match layout.entry_offset().filter(|&e| e > 0 && e < first.end) {
+        Some(entry) => entry,
+        None => first.end.min(limits::KEPT_BYTES_PER_FILE_MAX as u64),
     }
 }

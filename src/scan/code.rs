@@ -164,7 +164,7 @@ impl CodeScan {
             }
             let offset = base.saturating_add(at as u64);
             let available = self.size.saturating_sub(offset);
-            if offset % 8 == 0 && fatbin::container_size(window.get(at..)?, available).is_some() {
+            if offset.is_multiple_of(8) && fatbin::container_size(window.get(at..)?, available).is_some() {
                 return Some(at);
             }
             from = at.checked_add(1)?;
@@ -249,7 +249,7 @@ impl CodeScan {
     fn bare_cubin(&mut self, bytes: &[u8], offset: u64) {
         let full = self.entries >= limits::FATBIN_ENTRIES_PER_FILE_MAX;
         let Some(header) =
-            bytes.get(..ENTRY_HEADER).and_then(CubinHeader::parse).filter(|_| offset % 8 == 0 && !full)
+            bytes.get(..ENTRY_HEADER).and_then(CubinHeader::parse).filter(|_| offset.is_multiple_of(8) && !full)
         else {
             return;
         };
@@ -316,7 +316,7 @@ fn code_row(((place, section, image, toolkit), (count, bytes)): (RowKey, (u64, u
 
 /// major * 1000 + minor * 10 of CUDA 9.0 to 20.0.
 fn is_runtime_version(value: u32) -> bool {
-    (9000..=20000).contains(&value) && value % 10 == 0 && value % 1000 <= 200
+    (9000..=20000).contains(&value) && value.is_multiple_of(10) && value % 1000 <= 200
 }
 
 /// The NUL-terminated name around a `.so` at `at` of the window, if it is that of a CUDA library.

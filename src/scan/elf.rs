@@ -317,7 +317,7 @@ fn driver_api(symbols: &[u8], ctx: Ctx, strings: &[u8]) -> Vec<String> {
     let count = symbols.len() / size;
     let Ok(table) = Symtab::parse(symbols, 0, count, ctx) else { return Vec::new() };
     let mut out = Vec::new();
-    for symbol in table.iter() {
+    for symbol in &table {
         if symbol.st_shndx != 0 || symbol.st_name == 0 {
             continue;
         }

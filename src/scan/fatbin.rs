@@ -65,7 +65,7 @@ pub(crate) fn container_size(bytes: &[u8], available: u64) -> Option<u64> {
     }
     let size = u64_at(bytes, 8)?;
     let fits = size.checked_add(CONTAINER_HEADER as u64)? <= available;
-    if size % 8 != 0 || size < ENTRY_HEADER as u64 || !fits {
+    if !size.is_multiple_of(8) || size < ENTRY_HEADER as u64 || !fits {
         return None;
     }
     let first = EntryHeader::parse(bytes.get(CONTAINER_HEADER..)?, size)?;
@@ -89,7 +89,7 @@ impl EntryHeader {
         let whole = (header_size as u64).checked_add(payload_size)?;
         let plausible = u16_at(bytes, 0x02)? == 0x0101
             && (ENTRY_HEADER..=limits::FATBIN_HEADER_BYTES_MAX).contains(&header_size)
-            && header_size % 8 == 0
+            && header_size.is_multiple_of(8)
             && whole <= left;
         plausible.then_some(EntryHeader {
             kind: u16_at(bytes, 0)?,
@@ -157,7 +157,7 @@ fn sub_header_size(sub: &[u8]) -> Option<usize> {
             (u32_at(sub, options)? as usize, u32_at(sub, options.checked_add(4)?)? as usize);
         end = text_at.checked_add(round_up(text_len.checked_add(1)?)?)?;
     }
-    (end >= ENTRY_HEADER && end % 8 == 0).then_some(end)
+    (end >= ENTRY_HEADER && end.is_multiple_of(8)).then_some(end)
 }
 
 /// Kind, target and PTX ISA from an entry header at `at`.

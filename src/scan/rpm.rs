@@ -338,7 +338,7 @@ fn read_sqlite(bytes: &[u8], found: &mut Found) -> Result<(), String> {
 
 type RowVisitor<'v> = &'v mut dyn FnMut(&mut Found, &[u8]) -> Result<(), String>;
 
-impl<'a> Sqlite<'a> {
+impl Sqlite<'_> {
     /// Hands each record of the table rooted at page `root` to `visit`, in no particular order.
     fn each_row(&mut self, root: u32, found: &mut Found, visit: RowVisitor) -> Result<(), String> {
         let mut open = vec![(root, self.pages.take(root)?)];

@@ -363,10 +363,8 @@ impl Extensions {
             b"GNU.sparse.realsize" | b"GNU.sparse.size" => self.sparse_size = Some(number()?),
             b"GNU.sparse.major" => self.sparse_map_in_data = number()? == 1,
             b"GNU.sparse.offset" => self.sparse_offset = Some(number()?),
-            b"GNU.sparse.numbytes" => {
-                if self.sparse_map.len() < SPARSE_REGIONS_MAX {
-                    self.sparse_map.push((self.sparse_offset?, number()?));
-                }
+            b"GNU.sparse.numbytes" if self.sparse_map.len() < SPARSE_REGIONS_MAX => {
+                self.sparse_map.push((self.sparse_offset?, number()?));
             }
             b"GNU.sparse.map" => {
                 let numbers: Option<Vec<u64>> =

@@ -91,7 +91,7 @@ fn python(bytes: &[u8]) -> Result<Content, String> {
             "Name" => fact.name = normal_name(value.trim()),
             "Version" => value.trim().clone_into(&mut fact.version),
             "Requires-Dist" if is_cuda_package(&normal_name(value.trim())) => {
-                fact.requires.push(value.trim().to_owned())
+                fact.requires.push(value.trim().to_owned());
             }
             _ => {}
         }

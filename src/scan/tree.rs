@@ -112,7 +112,7 @@ fn wheel(file: File, scratch: &mut Scratch) -> io::Result<LayerFacts> {
         match scan(&path, size, &mut member, scratch) {
             Ok(scanned) => push_file(path, size, scanned, &mut facts),
             Err(error) => {
-                facts.problems.push(LayerProblem { path, detail: format!("damaged wheel member: {error}") })
+                facts.problems.push(LayerProblem { path, detail: format!("damaged wheel member: {error}") });
             }
         }
     }

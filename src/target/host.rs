@@ -10,8 +10,8 @@ const PLACES: [&str; 2] = ["/proc/driver/nvidia/version", "/sys/module/nvidia/ve
 
 /// Version of the loaded kernel module.
 pub fn driver_version() -> Result<String, TargetError> {
-    let texts = PLACES.iter().filter_map(|p| std::fs::read_to_string(p).ok());
-    texts.filter_map(|t| version_in(&t)).next().ok_or_else(|| {
+    let texts: Vec<String> = PLACES.iter().filter_map(|p| std::fs::read_to_string(p).ok()).collect();
+    texts.into_iter().find_map(|t| version_in(&t)).ok_or_else(|| {
         let message = format!("no NVIDIA driver found on this machine ({} is absent)", PLACES[0]);
         TargetError::new(message, "name the driver: --host-driver 535.183.01".to_owned())
     })

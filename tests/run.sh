@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# All tests: real wheels, images and registries first (tests/real, which installs the tools it compares with), then
+# `cargo test`, whose summary comes last. Root is needed where a tool is missing; a Rust toolchain and a C compiler always.
+#
+#   tests/run.sh [--cache DIR]     DIR keeps downloads between runs (default: a cudalint-tests folder in the user cache)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+cargo build --release --locked
+target=${CARGO_TARGET_DIR:-target}
+tests/real/run.sh --binary "$target/release/cudalint" "$@"
+cargo test --locked --lib --tests

@@ -1,0 +1,160 @@
+//! What the architecture promises, checked: module arrows, a page for every rule, files small enough to read, no words
+//! that do not belong here.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Which modules a module may use. The small words `names`, `version` and `limits` are free for all.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("names", &[]),
+    ("version", &[]),
+    ("limits", &[]),
+    ("facts", &[]),
+    ("image", &["facts"]),
+    ("scan", &["image", "facts"]),
+    ("catalog", &[]),
+    ("inventory", &["facts", "catalog"]),
+    ("target", &["catalog"]),
+    ("report", &["inventory", "target", "facts"]),
+    ("rules", &["report", "inventory", "target", "catalog", "facts"]),
+    ("render", &["report", "inventory", "target", "facts"]),
+];
+const SMALL_WORDS: &[&str] = &["names", "version", "limits"];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut out = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        if path.is_dir() {
+            out.extend(files(&path, ending));
+        } else if path.to_string_lossy().ends_with(ending) {
+            out.push(path);
+        }
+    }
+    out.sort();
+    out
+}
+
+fn module_of(path: &Path) -> String {
+    let relative = path.strip_prefix(root().join("src")).unwrap();
+    let first = relative.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// Modules named by `crate::NAME`, outside tests.
+fn uses(text: &str) -> BTreeSet<String> {
+    let code = text.split("#[cfg(test)]").next().unwrap();
+    let code: String = code.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let mut out = BTreeSet::new();
+    for part in code.split("crate::").skip(1) {
+        if let Some(list) = part.strip_prefix('{') {
+            let names = list.split('}').next().unwrap().split(',');
+            out.extend(names.map(|n| n.trim().split("::").next().unwrap().to_owned()));
+        } else {
+            out.insert(part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+        }
+    }
+    out
+}
+
+#[test]
+fn modules_only_use_what_is_below_them() {
+    let mut wrong = Vec::new();
+    for path in files(&root().join("src"), ".rs") {
+        let module = module_of(&path);
+        let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == module) else { continue };
+        for used in uses(&fs::read_to_string(&path).unwrap()) {
+            let fine = used == module || SMALL_WORDS.contains(&used.as_str()) || allowed.contains(&used.as_str());
+            if !fine && ARROWS.iter().any(|(name, _)| *name == used) {
+                wrong.push(format!("{} uses crate::{used}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "upward imports:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn pure_modules_forbid_files_environment_and_clock() {
+    for module in ["facts", "inventory", "catalog", "target", "rules", "report"] {
+        let text = fs::read_to_string(root().join(format!("src/{module}/mod.rs"))).unwrap();
+        let line = "#![deny(clippy::disallowed_methods, clippy::disallowed_types)]";
+        assert!(text.contains(line), "src/{module}/mod.rs lacks {line}");
+    }
+}
+
+#[test]
+fn every_file_says_what_it_turns_into_what() {
+    for path in files(&root().join("src"), ".rs") {
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("//!"), "{} does not begin with //!", path.display());
+    }
+}
+
+#[test]
+fn no_file_is_too_long_to_read() {
+    for path in files(&root().join("src"), ".rs") {
+        let text = fs::read_to_string(&path).unwrap();
+        let lines = text.split("#[cfg(test)]").next().unwrap().lines().count();
+        assert!(lines <= 700, "{} has {lines} lines before its tests", path.display());
+    }
+}
+
+#[test]
+fn every_rule_has_its_page_and_every_page_its_rule() {
+    let rules: BTreeSet<String> = cudalint::rules::RULES.iter().map(|r| r.id.name.to_owned()).collect();
+    let pages: BTreeSet<String> = files(&root().join("rules"), ".md")
+        .iter()
+        .map(|p| p.file_stem().unwrap().to_string_lossy().into_owned())
+        .filter(|n| n != "README")
+        .collect();
+    assert_eq!(rules, pages);
+    let codes: BTreeSet<&str> = cudalint::rules::RULES.iter().map(|r| r.id.code).collect();
+    assert_eq!(codes.len(), rules.len(), "a rule code is used twice");
+}
+
+#[test]
+fn a_page_names_its_code_and_has_all_its_parts() {
+    for rule in cudalint::rules::RULES {
+        let text = fs::read_to_string(root().join(format!("rules/{}.md", rule.id.name))).unwrap();
+        let block = text.strip_prefix("```toml\n").and_then(|t| t.split_once("\n```\n")).expect(rule.id.name).0;
+        let head: toml::Table = block.parse().expect(rule.id.name);
+        assert_eq!(head["code"].as_str(), Some(rule.id.code), "{}", rule.id.name);
+        assert_eq!(head["id"].as_str(), Some(rule.id.name));
+        let sources = head["sources"].as_array().expect("sources");
+        assert!(!sources.is_empty(), "{} has no source", rule.id.name);
+        for heading in ["What to do", "How cudalint knows", "When it is wrong", "Examples"] {
+            assert!(text.contains(&format!("## {heading}")), "{} lacks `## {heading}`", rule.id.name);
+        }
+        assert!(text.contains("```console"), "{} has no example that runs", rule.id.name);
+    }
+}
+
+#[test]
+fn every_facts_fixture_is_used() {
+    let mut texts = String::new();
+    for path in files(&root().join("rules"), ".md").iter().chain(&files(&root().join("tests"), ".rs")) {
+        texts.push_str(&fs::read_to_string(path).unwrap());
+    }
+    texts.push_str(&fs::read_to_string(root().join("README.md")).unwrap());
+    for path in files(&root().join("fixtures/facts"), ".json") {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(texts.contains(&name), "fixtures/facts/{name} is used by nothing");
+    }
+}
+
+#[test]
+fn paths_that_the_documents_name_exist() {
+    let pattern = regex::Regex::new(r"`((?:src|tests|rules|fixtures|benches|\.ci)/[A-Za-z0-9_./-]+)`").unwrap();
+    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "rules/README.md"] {
+        let text = fs::read_to_string(root().join(document)).unwrap();
+        for found in pattern.captures_iter(&text) {
+            let path = found[1].trim_end_matches('/');
+            assert!(root().join(path).exists(), "{document} names `{path}`, which does not exist");
+        }
+    }
+}
