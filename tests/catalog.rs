@@ -65,7 +65,8 @@ fn branches_and_architectures_agree_on_who_supports_whom() {
     let catalog = Catalog::built_in().unwrap();
     for arch in &catalog.driver_archs {
         for branch in &catalog.branches {
-            let within = branch.branch >= arch.first_branch && arch.last_branch.is_none_or(|l| branch.branch <= l);
+            let within =
+                branch.branch >= arch.first_branch && arch.last_branch.is_none_or(|l| branch.branch <= l);
             assert_eq!(branch.cc.contains(&arch.cc), within, "cc {} on branch {}", arch.cc, branch.branch);
         }
     }
@@ -83,7 +84,12 @@ fn toolkits_name_branches_that_exist_and_families_begin_with_their_first_release
         assert_eq!(u64::from(family.error_35_below), family.cuda_major * 1000);
         assert_eq!(family.linux_driver_min.major(), u64::from(family.branch_min));
         let branch = catalog.branch(family.branch_min).unwrap();
-        assert_eq!(branch.cuda_max.major(), family.cuda_major, "the floor of {}.x is its branch", family.cuda_major);
+        assert_eq!(
+            branch.cuda_max.major(),
+            family.cuda_major,
+            "the floor of {}.x is its branch",
+            family.cuda_major
+        );
     }
 }
 
@@ -99,7 +105,13 @@ fn every_gpu_has_an_architecture_and_no_alias_means_two_things() {
         }
     }
     for row in &catalog.cloud {
-        assert!(catalog.gpus.iter().any(|g| g.name == row.gpu), "{} {} names {}", row.provider, row.instance, row.gpu);
+        assert!(
+            catalog.gpus.iter().any(|g| g.name == row.gpu),
+            "{} {} names {}",
+            row.provider,
+            row.instance,
+            row.gpu
+        );
     }
 }
 
@@ -110,7 +122,8 @@ fn ptx_grows_with_cuda_and_the_matrix_follows_the_branches() {
         assert!(pair[0].ptx < pair[1].ptx && pair[0].cuda <= pair[1].cuda, "PTX {}", pair[1].ptx);
     }
     for cell in &catalog.compat_matrix {
-        let package = catalog.compat_packages.iter().find(|p| p.package == cell.package).expect(&cell.package);
+        let package =
+            catalog.compat_packages.iter().find(|p| p.package == cell.package).expect(&cell.package);
         let wanted = match cell.base_branch.cmp(&package.driver_branch) {
             std::cmp::Ordering::Less => "compatible",
             std::cmp::Ordering::Equal => "not-needed",

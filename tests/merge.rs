@@ -16,7 +16,8 @@ enum Step {
 }
 
 fn path() -> impl Strategy<Value = String> {
-    proptest::collection::vec(prop_oneof!["a", "b", "a-b"], 1..4).prop_map(|parts| format!("/{}", parts.join("/")))
+    proptest::collection::vec(prop_oneof!["a", "b", "a-b"], 1..4)
+        .prop_map(|parts| format!("/{}", parts.join("/")))
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -76,7 +77,8 @@ fn model(layers: &[Vec<Step>]) -> Vec<String> {
             tree.push((path.clone(), is_file, format!("{layer}.{at}")));
         }
     }
-    let mut out: Vec<String> = tree.into_iter().filter(|(_, f, _)| *f).map(|(p, _, tag)| format!("{p}={tag}")).collect();
+    let mut out: Vec<String> =
+        tree.into_iter().filter(|(_, f, _)| *f).map(|(p, _, tag)| format!("{p}={tag}")).collect();
     out.sort();
     out
 }

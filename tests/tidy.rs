@@ -49,7 +49,8 @@ fn module_of(path: &Path) -> String {
 /// Modules named by `crate::NAME`, outside tests.
 fn uses(text: &str) -> BTreeSet<String> {
     let code = text.split("#[cfg(test)]").next().unwrap();
-    let code: String = code.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let code: String =
+        code.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let mut out = BTreeSet::new();
     for part in code.split("crate::").skip(1) {
         if let Some(list) = part.strip_prefix('{') {
@@ -69,7 +70,8 @@ fn modules_only_use_what_is_below_them() {
         let module = module_of(&path);
         let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == module) else { continue };
         for used in uses(&fs::read_to_string(&path).unwrap()) {
-            let fine = used == module || SMALL_WORDS.contains(&used.as_str()) || allowed.contains(&used.as_str());
+            let fine =
+                used == module || SMALL_WORDS.contains(&used.as_str()) || allowed.contains(&used.as_str());
             if !fine && ARROWS.iter().any(|(name, _)| *name == used) {
                 wrong.push(format!("{} uses crate::{used}", path.display()));
             }
@@ -113,6 +115,10 @@ fn every_rule_has_its_page_and_every_page_its_rule() {
         .filter(|n| n != "README")
         .collect();
     assert_eq!(rules, pages);
+    for rule in &rules {
+        let file = root().join(format!("src/rules/{}.rs", rule.replace('-', "_")));
+        assert!(file.exists(), "{} is missing", file.display());
+    }
     let codes: BTreeSet<&str> = cudalint::rules::RULES.iter().map(|r| r.id.code).collect();
     assert_eq!(codes.len(), rules.len(), "a rule code is used twice");
 }
@@ -121,7 +127,8 @@ fn every_rule_has_its_page_and_every_page_its_rule() {
 fn a_page_names_its_code_and_has_all_its_parts() {
     for rule in cudalint::rules::RULES {
         let text = fs::read_to_string(root().join(format!("rules/{}.md", rule.id.name))).unwrap();
-        let block = text.strip_prefix("```toml\n").and_then(|t| t.split_once("\n```\n")).expect(rule.id.name).0;
+        let block =
+            text.strip_prefix("```toml\n").and_then(|t| t.split_once("\n```\n")).expect(rule.id.name).0;
         let head: toml::Table = block.parse().expect(rule.id.name);
         assert_eq!(head["code"].as_str(), Some(rule.id.code), "{}", rule.id.name);
         assert_eq!(head["id"].as_str(), Some(rule.id.name));
@@ -149,7 +156,8 @@ fn every_facts_fixture_is_used() {
 
 #[test]
 fn paths_that_the_documents_name_exist() {
-    let pattern = regex::Regex::new(r"`((?:src|tests|rules|fixtures|benches|\.ci)/[A-Za-z0-9_./-]+)`").unwrap();
+    let pattern =
+        regex::Regex::new(r"`((?:src|tests|rules|fixtures|benches|\.ci)/[A-Za-z0-9_./-]+)`").unwrap();
     for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "rules/README.md"] {
         let text = fs::read_to_string(root().join(document)).unwrap();
         for found in pattern.captures_iter(&text) {

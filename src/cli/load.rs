@@ -65,7 +65,10 @@ fn from_document(file: &Path) -> Result<Loaded, Error> {
     };
     let counts = facts.counts;
     let timing = TimingJson { files: counts.files, elf_files: counts.elf_files, ..TimingJson::default() };
-    Ok(Loaded { facts, timing, errors: Vec::new(), repository })
+    let missing =
+        || Error::look(format!("facts document `{name}`: a layer could not be read when it was made"));
+    let errors = if facts.complete { Vec::new() } else { vec![missing().hint("scan the image again")] };
+    Ok(Loaded { facts, timing, errors, repository })
 }
 
 fn from_image(typed: &str, args: &SourceArgs, output: &OutputArgs) -> Result<Loaded, Error> {

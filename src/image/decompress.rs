@@ -19,10 +19,16 @@ pub fn decompress<'a>(reader: impl Read + Send + 'a) -> io::Result<Box<dyn Read 
     let mut input = Input::new(reader);
     let head = input.fill_at_least(6)?;
     if head.starts_with(&[0x1f, 0x8b]) {
-        return Ok(Box::new(Gzip { input, inflate: Decompress::new(false), state: State::Header, written: 0 }));
+        return Ok(Box::new(Gzip {
+            input,
+            inflate: Decompress::new(false),
+            state: State::Header,
+            written: 0,
+        }));
     }
     let zstd_frame = head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
-    let skippable = head.get(1..4) == Some(&[0x2a, 0x4d, 0x18][..]) && head.first().is_some_and(|b| b & 0xf0 == 0x50);
+    let skippable =
+        head.get(1..4) == Some(&[0x2a, 0x4d, 0x18][..]) && head.first().is_some_and(|b| b & 0xf0 == 0x50);
     if zstd_frame || skippable {
         let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
         decoder.window_log_max(limits::ZSTD_WINDOW_LOG_MAX)?;
@@ -30,7 +36,9 @@ pub fn decompress<'a>(reader: impl Read + Send + 'a) -> io::Result<Box<dyn Read 
     }
     for (magic, name) in [(&b"BZh"[..], "bzip2"), (&[0xfd, b'7', b'z', b'X', b'Z'][..], "xz")] {
         if head.starts_with(magic) {
-            return Err(damaged(format!("compressed with {name}, which no container engine writes into layers")));
+            return Err(damaged(format!(
+                "compressed with {name}, which no container engine writes into layers"
+            )));
         }
     }
     Ok(Box::new(input))
@@ -136,7 +144,9 @@ impl<R: Read> Gzip<R> {
                 continue;
             }
             if held.len() >= 2 && !held.starts_with(&[0x1f, 0x8b]) {
-                return Err(damaged("gzip stream: bytes behind its end that are no further member".to_owned()));
+                return Err(damaged(
+                    "gzip stream: bytes behind its end that are no further member".to_owned(),
+                ));
             }
             if let Some(length) = header_length(held)? {
                 self.input.consume(length);
@@ -188,9 +198,10 @@ impl<R: Read> Gzip<R> {
         let length = held.get(4..8).and_then(|l| l.try_into().ok()).map(u32::from_le_bytes);
         match length {
             None => Err(cut_short("gzip")),
-            Some(length) if length != self.written => {
-                Err(damaged(format!("gzip stream: {} bytes came out, its trailer says {length}", self.written)))
-            }
+            Some(length) if length != self.written => Err(damaged(format!(
+                "gzip stream: {} bytes came out, its trailer says {length}",
+                self.written
+            ))),
             Some(_) => {
                 self.input.consume(8);
                 Ok(())
@@ -237,7 +248,8 @@ fn header_length(bytes: &[u8]) -> io::Result<Option<usize>> {
     let flags = fixed.get(3).copied().unwrap_or(0);
     let mut at = 10usize;
     if flags & 4 != 0 {
-        let Some(length) = bytes.get(at..at + 2).and_then(|l| l.try_into().ok()).map(u16::from_le_bytes) else {
+        let Some(length) = bytes.get(at..at + 2).and_then(|l| l.try_into().ok()).map(u16::from_le_bytes)
+        else {
             return Ok(None);
         };
         at += 2 + usize::from(length);
@@ -288,7 +300,8 @@ mod tests {
     }
 
     fn gzip(text: &[u8]) -> Vec<u8> {
-        let builder = flate2::GzBuilder::new().filename("layer.tar").comment("made for a test").extra(vec![1, 2, 3]);
+        let builder =
+            flate2::GzBuilder::new().filename("layer.tar").comment("made for a test").extra(vec![1, 2, 3]);
         let mut encoder = builder.write(Vec::new(), flate2::Compression::fast());
         encoder.write_all(text).unwrap();
         encoder.finish().unwrap()
@@ -312,7 +325,8 @@ mod tests {
         decompress(Drip(&members)).unwrap().read_to_end(&mut dripped).unwrap();
         assert_eq!(dripped, b"one two");
         assert_eq!(all(&[members, vec![0; 3000]].concat()).unwrap(), b"one two", "zero padding is no member");
-        let zstd = [&[0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 9][..], &zstd::encode_all(&b"zz"[..], 1).unwrap()].concat();
+        let zstd = [&[0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 9][..], &zstd::encode_all(&b"zz"[..], 1).unwrap()]
+            .concat();
         assert_eq!(all(&zstd).unwrap(), b"zz");
         assert_eq!(all(b"plain").unwrap(), b"plain");
         assert_eq!(all(b"").unwrap(), b"");
@@ -320,7 +334,8 @@ mod tests {
 
     #[test]
     fn large_content_comes_out_whole() {
-        let content: Vec<u8> = (0..3_000_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        let content: Vec<u8> =
+            (0..3_000_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
         assert!(all(&gzip(&content)).unwrap() == content);
     }
 
@@ -332,7 +347,12 @@ mod tests {
         let mut wrong_length = whole.clone();
         *wrong_length.last_mut().unwrap() ^= 1;
         assert!(all(&wrong_length).unwrap_err().to_string().contains("trailer says"));
-        assert!(all(&[whole, b"garbage".to_vec()].concat()).unwrap_err().to_string().contains("no further member"));
+        assert!(
+            all(&[whole, b"garbage".to_vec()].concat())
+                .unwrap_err()
+                .to_string()
+                .contains("no further member")
+        );
         assert!(all(b"BZh9aaaa").unwrap_err().to_string().contains("bzip2"));
     }
 }

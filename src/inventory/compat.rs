@@ -19,6 +19,8 @@ pub struct CompatLibrary {
     pub note: Option<ForwardCompatNote>,
     /// For Orin modules only.
     pub orin: bool,
+    /// The entry of LD_LIBRARY_PATH that leads to it: then it is loaded whatever the host is.
+    pub on_library_path: Option<String>,
 }
 
 /// `/usr/local/cuda-X.Y/compat`, `/usr/local/cuda/compat[-orin]`, `…/hpc_sdk/…/cuda/X.Y/compat`.
@@ -31,10 +33,10 @@ pub(super) fn find(facts: &ImageFacts, catalog: &Catalog) -> Vec<CompatLibrary> 
     let is_compat = |f: &&FileFacts| {
         f.place.path.file_name().starts_with("libcuda.so") && f.elf.is_some() && is_compat_path(&f.place.path)
     };
-    facts.files.iter().filter(is_compat).map(|f| library(f, catalog)).collect()
+    facts.files.iter().filter(is_compat).map(|f| library(f, facts, catalog)).collect()
 }
 
-fn library(file: &FileFacts, catalog: &Catalog) -> CompatLibrary {
+fn library(file: &FileFacts, facts: &ImageFacts, catalog: &Catalog) -> CompatLibrary {
     let path = &file.place.path;
     let note = file.elf.as_ref().and_then(|e| e.forward_compat.clone());
     let driver =
@@ -53,5 +55,20 @@ fn library(file: &FileFacts, catalog: &Catalog) -> CompatLibrary {
         branch,
         note,
         orin: path.parent().file_name() == "compat-orin",
+        on_library_path: on_library_path(facts, &path.parent()),
     }
+}
+
+fn on_library_path(facts: &ImageFacts, dir: &ImagePath) -> Option<String> {
+    let value = facts.image.config.env("LD_LIBRARY_PATH")?;
+    let leads_there = |entry: &&str| {
+        let entry = ImagePath::new(entry);
+        // `/usr/local/cuda/compat` is `/usr/local/cuda-12.2/compat` where `/usr/local/cuda` links there.
+        let behind_link = |l: &crate::facts::Link| {
+            l.place.path == entry.parent()
+                && l.place.path.parent().join(&l.target).join(entry.file_name()) == *dir
+        };
+        entry == *dir || facts.links.iter().any(behind_link)
+    };
+    value.split(':').find(leads_there).map(str::to_owned)
 }

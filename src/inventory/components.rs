@@ -46,17 +46,18 @@ fn library(file: &FileFacts, elf: &ElfFacts, row: &ComponentRow, facts: &ImageFa
     let constant = elf.cudart.and_then(|c| c.version).map(Version::from_cuda_code);
     let in_name = version_in_name(name);
     let is_cudart = row.component == "cudart";
+    let and_package = package.map(|p| format!(", {}", package_text(p))).unwrap_or_default();
     let (version, how) = match (&in_name, &package, is_cudart.then_some(&constant).and_then(Option::as_ref)) {
         (Some(version), _, Some(code)) if version.major_minor() == *code => {
-            (Some(version.to_string()), "the file name and the constant in its code".to_owned())
+            (Some(version.to_string()), format!("the file name and the constant in its code{and_package}"))
         }
         (_, Some(p), Some(code))
             if Version::leading(&p.fact.version).is_some_and(|v| v.major_minor() == *code) =>
         {
             (Some(plain_version(p)), format!("the constant in its code and {}", package_text(p)))
         }
-        (_, _, Some(code)) => (Some(code.to_string()), "the constant in its code".to_owned()),
-        (Some(version), _, None) => (Some(version.to_string()), "the file name".to_owned()),
+        (_, _, Some(code)) => (Some(code.to_string()), format!("the constant in its code{and_package}")),
+        (Some(version), _, None) => (Some(version.to_string()), format!("the file name{and_package}")),
         (None, Some(package), None) => (Some(plain_version(package)), package_text(package)),
         (None, None, None) => (None, "only the file name; it has no full version".to_owned()),
     };

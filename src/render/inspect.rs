@@ -1,6 +1,6 @@
 //! Inventory -> the bill of materials: every component and every file with GPU code, judged against nothing.
 
-use super::style::{Style, bytes, safe};
+use super::style::{Style, bytes, safe, shorten};
 use crate::facts::json::{arch_name, glibc_needed, kind_name};
 use crate::facts::{DeviceCode, FileFacts, ImageFacts};
 use crate::inventory::{Component, Inventory, Linkage};
@@ -132,7 +132,7 @@ fn code(text: &mut String, facts: &ImageFacts, style: Style) {
             text,
             "  {}  {}",
             safe(file.place.path.as_str()),
-            style.dim(&format!("({} containers{elsewhere}, {})", code.containers, bytes(code.bytes)))
+            style.dim(&format!("(containers: {}{elsewhere}; {})", code.containers, bytes(code.bytes)))
         );
         let mut kinds: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
         for row in &code.rows {
@@ -159,7 +159,7 @@ fn settings(text: &mut String, facts: &ImageFacts, style: Style) {
     }
     let _ = writeln!(text, "\n{}", style.bold("image settings"));
     for (name, value) in env {
-        let _ = writeln!(text, "  {}={}", safe(name), safe(value));
+        let _ = writeln!(text, "  {}={}", safe(name), shorten(&safe(value), 100));
     }
     if !config.entrypoint.is_empty() {
         let _ = writeln!(text, "  entrypoint  {}", safe(&config.entrypoint.join(" ")));

@@ -93,7 +93,7 @@ fn verdicts(report: &Report, style: Style) -> String {
             Verdict::Degraded | Verdict::Unknown => style.yellow(word),
             Verdict::NoGpuCode => style.bold(word),
         };
-        let gap = " ".repeat(12usize.saturating_sub(word.len()));
+        let gap = " ".repeat(14usize.saturating_sub(word.len()));
         let _ = writeln!(out, "  {coloured}{gap}{title}{pad}    {}", safe(&reason(target, report)));
     }
     out
@@ -183,7 +183,8 @@ fn finding(reported: &ReportedFinding, report: &Report, options: Options) -> Str
     let _ = writeln!(out, "{label}: {}", style.bold(&safe(&finding.message)));
     let shown = if options.verbose { finding.evidence.len() } else { 3 };
     for evidence in finding.evidence.iter().take(shown) {
-        out.push_str(&place(evidence, report.inventory.facts, style));
+        let said = finding.message.contains(&evidence.detail);
+        out.push_str(&place(evidence, report.inventory.facts, style, said));
     }
     if finding.evidence.len() > shown {
         let _ = writeln!(out, "      and {} more (-v shows them)", finding.evidence.len() - shown);
@@ -219,11 +220,12 @@ fn line(out: &mut String, style: Style, mark: &str, label: &str, text: &str) {
     let _ = writeln!(out, "   {} {label:<15} {}", style.blue(mark), safe(text));
 }
 
-fn place(evidence: &Evidence, facts: &ImageFacts, style: Style) -> String {
+/// `said`: the claim holds the detail already.
+fn place(evidence: &Evidence, facts: &ImageFacts, style: Style, said: bool) -> String {
     let mut out = String::new();
     let index = evidence.place.layer.0 as usize;
     if evidence.place.path.is_root() {
-        let _ = writeln!(out, "  {} {}", style.blue("-->"), safe(&evidence.detail));
+        line(&mut out, style, "|", "in general", &evidence.detail);
         return out;
     }
     let _ = writeln!(out, "  {} {}", style.blue("-->"), safe(evidence.place.path.as_str()));
@@ -234,7 +236,9 @@ fn place(evidence: &Evidence, facts: &ImageFacts, style: Style) -> String {
     } else if facts.image.layers.len() > 1 {
         let _ = writeln!(out, "      layer {} of {}", index + 1, facts.image.layers.len());
     }
-    line(&mut out, style, "|", "in the file", &evidence.detail);
+    if !said {
+        line(&mut out, style, "|", "in the file", &evidence.detail);
+    }
     out
 }
 

@@ -6,6 +6,7 @@ use crate::inventory::RuntimeVersion;
 use crate::inventory::requirements::minimum;
 use crate::report::{Finding, Outcome, RuleId};
 use crate::target::Driver;
+use crate::version::Version;
 
 pub(super) const ID: RuleId = RuleId { code: "CUL101", name: "driver-too-old" };
 pub(super) const RULE: Rule = Rule {
@@ -69,14 +70,29 @@ fn too_old(
     if let Some(older) = older {
         finding = finding.remedy(format!("use an image built for {older}"));
     }
-    let data_center = case.gpu.is_none_or(|g| g.forward_compat != Some(false));
-    let full = release.major().filter(|m| *m >= 11 && data_center && !driver.known.tegra);
-    if let (Some(_), RuntimeVersion::Exactly(version)) = (full, release) {
+    if let RuntimeVersion::Exactly(version) = release
+        && compat_would_help(case, driver, version)
+    {
         let package = format!("cuda-compat-{}-{}", version.major(), version.minor());
-        finding = finding
-            .remedy(format!("on data center GPUs: install {package} in the image (forward compatibility)"));
+        let where_ = if case.gpu.is_some() { "" } else { "on data center GPUs: " };
+        finding = finding.remedy(format!("{where_}install {package} in the image (forward compatibility)"));
     }
     finding
+}
+
+/// Whether a compat package of this release is supported on the host: GPU, branch and matrix agree.
+fn compat_would_help(case: &Case<'_>, driver: &Driver, release: &Version) -> bool {
+    let Some(host) = driver.branch().filter(|_| driver.known.sure) else { return false };
+    let gpu_fits = case.gpu.is_none_or(|gpu| {
+        let known = case.catalog.branch(host).is_some_and(|b| b.cc.contains(&gpu.cc));
+        known && gpu.forward_compat == Some(true)
+    });
+    let cuda = release.major_minor();
+    let cell = case.catalog.compat_matrix.iter().find(|c| c.base_branch == host && c.cuda == cuda);
+    let base = case.catalog.historic_bases.iter().find(|h| h.base_branch == host);
+    gpu_fits
+        && (cell.is_some_and(|c| c.result == "compatible")
+            || base.is_some_and(|b| cuda <= b.cuda_max_with_compat))
 }
 
 fn version_unknown(driver: &Driver, evidence: Vec<crate::report::Evidence>) -> Finding {
@@ -92,9 +108,9 @@ fn version_unknown(driver: &Driver, evidence: Vec<crate::report::Evidence>) -> F
 
 #[cfg(test)]
 mod tests {
+    use super::Version;
     use crate::inventory::RuntimeVersion::{Exactly, Major, Unknown};
     use crate::rules::reasoning::{Fit, fit_cuda};
-    use crate::version::Version;
 
     fn answer(runtime: &str, reported: &str) -> Fit {
         fit_cuda(&Exactly(Version::parse(runtime).unwrap()), &Version::parse(reported).unwrap())

@@ -18,10 +18,13 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let Some(last) = row.last_branch.filter(|last| *last < branch.branch) else { return Vec::new() };
     let message =
         format!("driver branch {last} is the last one for {}; the host has {}", gpu.describe(), driver.text);
-    let sure = !branch.status.is_inferred() && !row.status.is_inferred();
+    let sure = !branch.status.is_inferred() && !row.status.is_inferred() && driver.known.sure;
     vec![
         Finding::new(ID, breaks_if(sure), message, about_image(case, "no image can change this".to_owned()))
-            .headline(format!("GPU dropped by driver {}", driver.text))
+            .headline(match sure {
+                true => format!("GPU dropped by {}", driver.describe()),
+                false => format!("GPU perhaps dropped by {}", driver.describe()),
+            })
             .component(gpu.describe())
             .host(format!("{} does not list compute capability {}", driver.describe(), gpu.cc))
             .error(case.error(100))

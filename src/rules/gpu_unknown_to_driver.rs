@@ -24,7 +24,14 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     if !branches.iter().any(|b| too_early(&b)) {
         return Vec::new();
     }
-    let all = branches.iter().all(|b| too_early(&b) && !b.status.is_inferred()) && driver.known.sure;
+    // A driver that reports an older CUDA than the first one with the architecture cannot know it either.
+    let arch = case.catalog.arch_row(gpu.cc).filter(|a| !a.status.is_inferred());
+    let documented = |b: &crate::catalog::Branch| {
+        !b.status.is_inferred()
+            && (!row.status.is_inferred()
+                || arch.is_some_and(|a| a.first_toolkit > b.cuda_max && b.cuda_is_sure()))
+    };
+    let all = branches.iter().all(|b| too_early(&b) && documented(b)) && driver.known.sure;
     let message = format!(
         "{} needs driver branch {} or newer; the host has {}",
         gpu.describe(),
@@ -33,7 +40,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     );
     vec![
         Finding::new(ID, breaks_if(all), message, about_image(case, "no image can change this".to_owned()))
-            .headline(format!("GPU unknown to driver {}", driver.text))
+            .headline(format!("GPU unknown to {}", driver.describe()))
             .component(gpu.describe())
             .host(format!("{} does not list compute capability {}", driver.describe(), gpu.cc))
             .error(case.error(100))

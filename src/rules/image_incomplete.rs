@@ -16,6 +16,6 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     vec![
         Finding::new(ID, Outcome::Unknown, message, about_image(case, "layers are missing".to_owned()))
             .headline("a layer could not be read")
-            .remedy("see the error about the layer, and look again"),
+            .remedy("scan the image again, once the layer can be read"),
     ]
 }

@@ -1,9 +1,10 @@
 //! Only LTO-IR: it becomes machine code when a linker of the right release runs, and what links it is not known.
 
-use super::reasoning::{Weight, judge_code};
+use super::reasoning::{Weight, holds, judge_code, limited};
 use super::{Case, Rule};
-use crate::inventory::gpu_code::Reach;
-use crate::report::{Finding, Outcome, RuleId};
+use crate::facts::CodeKind;
+use crate::inventory::gpu_code::{CodeFile, CodeGroup, GroupRole, Reach};
+use crate::report::{Evidence, Finding, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL207", name: "lto-ir-only" };
 pub(super) const RULE: Rule = Rule {
@@ -14,19 +15,27 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
-    let mut out = Vec::new();
-    for part in
-        judge_code(case).into_iter().filter(|p| p.reach == Reach::LtoOnly && p.weight == Weight::Decides)
-    {
-        let name = &part.group.name;
-        let message = format!("{name} holds LTO-IR only; which linker makes machine code of it is not known");
-        out.push(
-            Finding::new(ID, Outcome::Unknown, message, part.evidence())
-                .headline(format!("only LTO-IR in {name}"))
-                .component(name.clone())
-                .host("LTO-IR is linked by an nvJitLink of the same CUDA major and an equal or newer minor")
-                .remedy("check that libnvJitLink of that release is in the image, or ship machine code"),
-        );
+    let of_gpu =
+        judge_code(case).into_iter().filter(|p| p.reach == Reach::LtoOnly && p.weight == Weight::Decides);
+    let mut groups: Vec<&CodeGroup> = of_gpu.map(|p| p.group).collect();
+    if case.gpu.is_none() {
+        let only_lto = |g: &&CodeGroup| {
+            let mut images = g.files.iter().flat_map(|f| f.shapes.iter().flat_map(|s| &s.images));
+            g.role == GroupRole::Application && images.all(|i| i.kind == CodeKind::LtoIr)
+        };
+        groups.extend(case.inventory.code.iter().filter(only_lto));
     }
-    out
+    groups.into_iter().map(finding).collect()
+}
+
+fn finding(group: &CodeGroup) -> Finding {
+    let name = &group.name;
+    let line = |f: &CodeFile| Evidence { place: f.place.clone(), detail: holds(f) };
+    let evidence = limited(group.files.iter().map(line).collect(), "files");
+    let message = format!("{name} holds LTO-IR only; which linker makes machine code of it is not known");
+    Finding::new(ID, Outcome::Unknown, message, evidence)
+        .headline(format!("only LTO-IR in {name}"))
+        .component(name.clone())
+        .host("LTO-IR is linked by an nvJitLink of the same CUDA major and an equal or newer minor")
+        .remedy("check that libnvJitLink of that release is in the image, or ship machine code")
 }

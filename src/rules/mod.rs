@@ -8,22 +8,22 @@
 mod arch_specific_code_only;
 mod compat_older_than_driver;
 mod damaged_file;
-mod driver_below_minimum;
+mod driver_below_documented_minimum;
+mod driver_not_decisive;
 mod driver_too_old;
-mod forward_compat_unusable;
-mod forward_compat_used;
+mod forward_compatibility;
+mod forward_compatibility_unusable;
 mod gpu_dropped_by_driver;
 mod gpu_unknown_to_driver;
 mod image_incomplete;
 mod jit_only;
 mod lto_ir_only;
-mod minor_version_compat;
+mod minor_version_compatibility;
 mod no_code_for_gpu;
 mod partial_gpu_cover;
 mod ptx_too_new;
 mod reasoning;
 mod tegra_code_mismatch;
-mod unknown_driver;
 mod wrong_cpu_architecture;
 
 use crate::catalog::Catalog;
@@ -53,14 +53,14 @@ pub struct Rule {
 /// Every rule, in report order.
 pub const RULES: &[Rule] = &[
     driver_too_old::RULE,
-    driver_below_minimum::RULE,
-    minor_version_compat::RULE,
-    forward_compat_used::RULE,
-    forward_compat_unusable::RULE,
+    driver_below_documented_minimum::RULE,
+    minor_version_compatibility::RULE,
+    forward_compatibility::RULE,
+    forward_compatibility_unusable::RULE,
     gpu_unknown_to_driver::RULE,
     gpu_dropped_by_driver::RULE,
     compat_older_than_driver::RULE,
-    unknown_driver::RULE,
+    driver_not_decisive::RULE,
     wrong_cpu_architecture::RULE,
     no_code_for_gpu::RULE,
     jit_only::RULE,
@@ -87,7 +87,9 @@ pub fn judge(inventory: &Inventory, target: &Target, catalog: &Catalog) -> Vec<J
     gpus.into_iter()
         .map(|gpu| {
             let case = Case { inventory, driver: target.driver.as_ref(), gpu, catalog };
-            Judged { gpu: gpu.cloned(), findings: RULES.iter().flat_map(|r| (r.judge)(&case)).collect() }
+            let mut findings: Vec<Finding> = RULES.iter().flat_map(|r| (r.judge)(&case)).collect();
+            one_update(&mut findings, &case);
+            Judged { gpu: gpu.cloned(), findings }
         })
         .collect()
 }
@@ -98,14 +100,34 @@ pub fn judge_alone(inventory: &Inventory, catalog: &Catalog) -> Vec<Finding> {
     RULES.iter().filter(|r| r.image_only).flat_map(|r| (r.judge)(&case)).collect()
 }
 
+/// Several findings may each ask for a newer driver; only the newest of them mends all, so that one is named.
+fn one_update(findings: &mut [Finding], case: &Case<'_>) {
+    const UPDATE: &str = "update the host to driver ";
+    let asks = |f: &Finding| f.outcome == Outcome::Breaks && f.remedies.iter().any(|r| r.starts_with(UPDATE));
+    if !findings.iter().any(asks) {
+        return;
+    }
+    let gpus: Vec<&Gpu> = case.gpu.into_iter().collect();
+    let Some(lowest) = lowest(case.inventory, &gpus, case.catalog) else { return };
+    for finding in findings.iter_mut().filter(|f| asks(f)) {
+        for remedy in finding.remedies.iter_mut().filter(|r| r.starts_with(UPDATE)) {
+            *remedy = format!("{UPDATE}{lowest} or newer");
+        }
+    }
+}
+
 /// The lowest driver on which no GPU of the targets meets a breaking or undecided check: the documented minimum where
 /// that branch does, else the branch.
 pub fn lowest_driver(inventory: &Inventory, targets: &[Target], catalog: &Catalog) -> Option<String> {
+    let mut gpus: Vec<&Gpu> = targets.iter().flat_map(|t| &t.gpus).collect();
+    gpus.dedup();
+    lowest(inventory, &gpus, catalog)
+}
+
+fn lowest(inventory: &Inventory, gpus: &[&Gpu], catalog: &Catalog) -> Option<String> {
     if inventory.runtimes.is_empty() && inventory.code.is_empty() {
         return None;
     }
-    let mut gpus: Vec<&Gpu> = targets.iter().flat_map(|t| &t.gpus).collect();
-    gpus.dedup();
     let minimum = inventory.requirements.min_driver.as_ref();
     let works = |driver: &Driver| {
         let one = |gpu: Option<&Gpu>| {

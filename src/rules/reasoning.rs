@@ -65,7 +65,11 @@ pub(super) fn runtime_evidence(runtimes: &[&Runtime]) -> Vec<Evidence> {
             Linkage::Dynamic => "CUDA runtime",
             Linkage::Static => "statically linked CUDA runtime",
         };
-        Evidence { place: r.place.clone(), detail: format!("{linkage} {} (from {})", r.version, r.how) }
+        let detail = match r.version {
+            RuntimeVersion::Unknown => format!("{linkage} of unknown version"),
+            _ => format!("{linkage} {} (from {})", r.version, r.how),
+        };
+        Evidence { place: r.place.clone(), detail }
     };
     limited(runtimes.iter().map(line).collect(), "runtimes of this release")
 }

@@ -1,5 +1,6 @@
 //! Machine code for a discrete GPU on a Jetson module, or the reverse: same major, still not interchangeable.
 
+use super::no_code_for_gpu::wanted;
 use super::reasoning::{Judgement, Weight, judge_code};
 use super::{Case, Rule};
 use crate::facts::CodeKind;
@@ -47,12 +48,14 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             Finding::new(ID, outcome, message, part.evidence())
                 .headline(format!("code for {there} only in {name}"))
                 .component(name.clone())
-                .host(format!("{} takes machine code for exactly sm_{}", gpu.describe(), gpu.cc.sm_number()))
+                .host(format!("{} runs {}", gpu.describe(), wanted(case, gpu)))
                 .error(case.error(209))
-                .remedy(format!(
-                    "use a build of {name} for sm_{} (JetPack packages for Jetson)",
-                    gpu.cc.sm_number()
-                )),
+                .remedy(match gpu.tegra {
+                    true => format!("use a JetPack build of {name} for sm_{}", gpu.cc.sm_number()),
+                    false => {
+                        format!("use a build of {name} for discrete GPUs, with sm_{}", gpu.cc.sm_number())
+                    }
+                }),
         );
     }
     out

@@ -248,8 +248,10 @@ impl CodeScan {
 
     fn bare_cubin(&mut self, bytes: &[u8], offset: u64) {
         let full = self.entries >= limits::FATBIN_ENTRIES_PER_FILE_MAX;
-        let Some(header) =
-            bytes.get(..ENTRY_HEADER).and_then(CubinHeader::parse).filter(|_| offset.is_multiple_of(8) && !full)
+        let Some(header) = bytes
+            .get(..ENTRY_HEADER)
+            .and_then(CubinHeader::parse)
+            .filter(|_| offset.is_multiple_of(8) && !full)
         else {
             return;
         };

@@ -18,7 +18,9 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let Some((library, usable)) = compat(case) else { return Vec::new() };
     let mut out = Vec::new();
     for (release, runtimes) in releases(case) {
-        if fit(&release, driver) != Fit::TooOld || !lifts(library, &release) {
+        // On LD_LIBRARY_PATH it is loaded even where the host's own libcuda would do.
+        let used = fit(&release, driver) == Fit::TooOld || library.on_library_path.is_some();
+        if !used || !lifts(library, &release) {
             continue;
         }
         let (outcome, why, code) = match &usable {
@@ -29,10 +31,15 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             CompatUse::Usable { .. } | CompatUse::NotNeeded => continue,
         };
         let needs = minimum(&release, case.catalog);
-        let message = format!(
-            "CUDA {release} needs its compat package on {}, which cannot be relied on: {why}",
-            driver.describe()
-        );
+        let message = match outcome {
+            Outcome::Unknown => format!(
+                "whether the compat package for CUDA {release} works on {} is {why}",
+                driver.describe()
+            ),
+            _ => {
+                format!("the compat package for CUDA {release} does not work on {}: {why}", driver.describe())
+            }
+        };
         let detail = format!(
             "compat libcuda {}",
             library.driver.as_ref().map_or_else(String::new, ToString::to_string)
@@ -40,7 +47,10 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         let mut evidence = vec![Evidence { place: library.place.clone(), detail: detail.trim().to_owned() }];
         evidence.extend(runtime_evidence(&runtimes));
         let mut finding = Finding::new(ID, outcome, message, evidence)
-            .headline("compat package not usable here")
+            .headline(match outcome {
+                Outcome::Unknown => "not known whether the compat package works here",
+                _ => "compat package not usable here",
+            })
             .component("libcuda")
             .host(why)
             .error(code.and_then(|c| case.error(c)));

@@ -2,6 +2,7 @@
 
 use super::reasoning::{CompatUse, Fit, compat, fit, lifts, releases};
 use super::{Case, Rule};
+use crate::inventory::compat::CompatLibrary;
 use crate::report::{Evidence, Finding, How, Level, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL104", name: "forward-compatibility" };
@@ -12,12 +13,22 @@ pub(super) const RULE: Rule = Rule {
     judge,
 };
 
+fn limits(case: &Case<'_>, library: &CompatLibrary) -> String {
+    let reached = match &library.on_library_path {
+        Some(entry) => format!("loaded through `{entry}` in LD_LIBRARY_PATH"),
+        None => "the container runtime must put the compat directory on the loader path".to_owned(),
+    };
+    let gpus = if case.gpu.is_none() { "; on data center GPUs only" } else { "" };
+    format!("{reached}; no graphics interoperability{gpus}")
+}
+
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let Some(driver) = case.driver else { return Vec::new() };
     let Some((library, CompatUse::Usable { sure })) = compat(case) else { return Vec::new() };
     let mut out = Vec::new();
     for (release, _) in releases(case) {
-        if fit(&release, driver) != Fit::TooOld || !lifts(library, &release) {
+        let used = fit(&release, driver) == Fit::TooOld || library.on_library_path.is_some();
+        if !used || !lifts(library, &release) {
             continue;
         }
         let cuda = library.cuda.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
@@ -34,7 +45,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         let finding = Finding::new(ID, outcome, message, evidence)
             .headline("by forward compatibility")
             .component("libcuda")
-            .host("the container runtime must put the compat directory on the loader path; no graphics interoperability")
+            .host(limits(case, library))
             .how(How::ForwardCompatibility);
         out.push(if sure { finding.level(Level::Note) } else { finding });
     }
