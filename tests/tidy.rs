@@ -162,6 +162,9 @@ fn paths_that_the_documents_name_exist() {
         let text = fs::read_to_string(root().join(document)).unwrap();
         for found in pattern.captures_iter(&text) {
             let path = found[1].trim_end_matches('/');
+            if path.contains("NAME") {
+                continue;
+            }
             assert!(root().join(path).exists(), "{document} names `{path}`, which does not exist");
         }
     }
