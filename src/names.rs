@@ -166,7 +166,8 @@ impl Platform {
         }
     }
 
-    /// Accepts `linux/arm64/v8`, `linux/amd64`, and a bare architecture (`arm64`, `x86_64`), which means Linux.
+    /// Accepts `linux/arm64/v8`, `linux/amd64`, a bare architecture (`arm64`, `x86_64`), which means Linux, and `linux`,
+    /// which means the architecture of this machine.
     pub fn parse(text: &str) -> Option<Platform> {
         let valid =
             |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
@@ -175,6 +176,7 @@ impl Platform {
             return None;
         }
         let (os, architecture, variant) = match parts.as_slice() {
+            ["linux"] => return Some(Platform::of_this_machine()),
             [architecture] => ("linux", *architecture, None),
             [os, architecture] => (*os, *architecture, None),
             [os, architecture, variant] => (*os, *architecture, Some((*variant).to_owned())),

@@ -2,7 +2,7 @@
 
 use super::args::{CheckArgs, FailOn, Format, TargetArgs};
 use super::load::{self, Loaded};
-use super::{output, say, status, status_of};
+use super::{output, say, say_layers, status, status_of};
 use crate::catalog::Catalog;
 use crate::image::Error;
 use crate::inventory;
@@ -32,7 +32,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<u8, Error> {
             }
             Err(error) => return Err(error),
         };
-        loaded.errors.iter().for_each(say);
+        say_layers(&loaded.errors);
         let context = Context {
             tool: load::tool(&catalog),
             timing: (!args.output.no_timing).then(|| loaded.timing.clone()),

@@ -1,7 +1,7 @@
 //! `cudalint inspect IMAGE`: the CUDA bill of materials.
 
 use super::args::{Format, InspectArgs};
-use super::{load, output, say, status};
+use super::{load, output, say_layers, status};
 use crate::image::Error;
 use crate::render::{Context, inspect, json};
 use crate::report::Report;
@@ -14,7 +14,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<u8, Error> {
     let inputs = load::inputs(&images, &args.source)?;
     let input = inputs.first().ok_or_else(|| Error::usage("no image given"))?;
     let loaded = load::load(input, &args.source, &args.output)?;
-    loaded.errors.iter().for_each(say);
+    say_layers(&loaded.errors);
     let inventory = inventory::build(&loaded.facts, &catalog);
     if outputs.wants(Format::Json) {
         let context = Context {

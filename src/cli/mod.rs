@@ -46,8 +46,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
+            if error.use_stderr() {
+                eprintln!("{}", one_line(&error));
+                return status::USAGE;
+            }
             let _closed_pipe = error.print();
-            return if error.use_stderr() { status::USAGE } else { status::OK };
+            return status::OK;
         }
     };
     let result = match cli.command {
@@ -71,6 +75,28 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 fn say(error: &Error) {
     let hint = error.hint.as_ref().map(|h| format!(" ({h})")).unwrap_or_default();
     eprintln!("error: {}{}", crate::render::style::safe(&error.message), crate::render::style::safe(&hint));
+}
+
+/// What kept layers from being read, in one line.
+fn say_layers(errors: &[Error]) {
+    let Some(first) = errors.first() else { return };
+    let more = match errors.len() {
+        1 => String::new(),
+        2 => "; one more layer could not be read".to_owned(),
+        n => format!("; {} more layers could not be read", n - 1),
+    };
+    say(&Error { message: format!("{}{more}", first.message), ..first.clone() });
+}
+
+/// clap explains itself in several lines; the contract gives wrong usage one.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let useful = |l: &&str| {
+        let l = l.trim();
+        !l.is_empty() && !l.starts_with("Usage:") && !l.starts_with("For more information")
+    };
+    let lines: Vec<&str> = text.lines().filter(useful).map(str::trim).collect();
+    crate::render::style::safe(&lines.join(" "))
 }
 
 fn status_of(error: &Error) -> u8 {

@@ -1,7 +1,7 @@
 //! `cudalint scan IMAGE`: the facts document, to be judged later and elsewhere.
 
 use super::args::{Format, ScanArgs};
-use super::{load, output, say, status};
+use super::{load, output, say_layers, status};
 use crate::facts::json;
 use crate::image::Error;
 use crate::render::style::{bytes, safe};
@@ -12,7 +12,7 @@ pub(super) fn run(args: &ScanArgs) -> Result<u8, Error> {
     let inputs = load::inputs(&images, &args.source)?;
     let input = inputs.first().ok_or_else(|| Error::usage("no image given"))?;
     let loaded = load::load(input, &args.source, &args.output)?;
-    loaded.errors.iter().for_each(say);
+    say_layers(&loaded.errors);
     let catalog = load::catalog(None)?;
     let timing = (!args.output.no_timing).then(|| loaded.timing.clone());
     if outputs.wants(Format::Json) {

@@ -474,7 +474,7 @@ pub fn write(facts: &ImageFacts, tool: ToolJson, timing: Option<TimingJson>) -> 
         elf: f.elf.as_ref().map(elf_json),
         device_code: f.device_code.as_ref().map(device_code_json),
         text: f.text.clone(),
-        sha256: f.sha256.as_ref().map(Digest::to_string),
+        sha256: f.sha256.as_ref().map(|d| d.hex().to_owned()),
     };
     let link = |l: &Link| LinkJson {
         path: l.place.path.to_string(),
@@ -593,7 +593,7 @@ fn file_of(json: FileJson) -> Result<FileFacts, String> {
             None => None,
         },
         text: json.text,
-        sha256: json.sha256.and_then(|d| Digest::parse(&d)),
+        sha256: json.sha256.and_then(|hex| Digest::parse(&format!("sha256:{hex}"))),
     })
 }
 

@@ -23,7 +23,12 @@ struct Node {
 #[derive(Clone)]
 enum NodeKind {
     Dir,
-    File { size: u64, content: Option<Arc<Content>>, hard_link_to: Option<ImagePath> },
+    /// `inode`: names of one content share it.
+    File {
+        size: u64,
+        content: Option<Arc<Content>>,
+        inode: usize,
+    },
     Symlink(String),
     Other,
 }
@@ -32,6 +37,7 @@ enum NodeKind {
 #[derive(Default)]
 struct Tree {
     nodes: BTreeMap<ImagePath, Node>,
+    inodes: usize,
 }
 
 impl Tree {
@@ -138,8 +144,19 @@ pub fn merge(image: ImageIdentity, layers: Vec<Option<LayerFacts>>) -> ImageFact
         apply(&mut tree, layer, facts.entries, &mut problems);
     }
     let mut facts = ImageFacts { image, complete, problems, counts, ..ImageFacts::default() };
+    let mut first_names: BTreeMap<usize, ImagePath> = BTreeMap::new();
     for (path, node) in tree.nodes {
-        collect(&mut facts, Place { layer: node.layer, path }, node.kind);
+        let place = Place { layer: node.layer, path };
+        if let NodeKind::File { inode, .. } = node.kind {
+            // Which name came first is not kept by every source: the first in order stands for the content.
+            match first_names.get(&inode) {
+                Some(target) => {
+                    facts.links.push(Link { place: place.clone(), target: target.to_string(), hard: true });
+                }
+                None => drop(first_names.insert(inode, place.path.clone())),
+            }
+        }
+        collect(&mut facts, place, node.kind);
     }
     facts.links.sort();
     facts.packages.sort_by(|a, b| (&a.place.path, &a.fact).cmp(&(&b.place.path, &b.fact)));
@@ -172,7 +189,8 @@ fn apply(tree: &mut Tree, layer: LayerIndex, entries: Vec<Entry>, problems: &mut
         let kind = match entry.kind {
             EntryKind::Dir => NodeKind::Dir,
             EntryKind::File { size } => {
-                NodeKind::File { size, content: entry.content.map(Arc::from), hard_link_to: None }
+                tree.inodes += 1;
+                NodeKind::File { size, content: entry.content.map(Arc::from), inode: tree.inodes }
             }
             EntryKind::Symlink(target) => NodeKind::Symlink(target),
             EntryKind::Hardlink(target) => {
@@ -193,9 +211,6 @@ fn apply(tree: &mut Tree, layer: LayerIndex, entries: Vec<Entry>, problems: &mut
 fn hard_link(tree: &Tree, target: &ImagePath, own_dirs: &BTreeSet<ImagePath>) -> Option<NodeKind> {
     let target = tree.real(target, own_dirs);
     match tree.nodes.get(&target)?.kind.clone() {
-        NodeKind::File { size, content, .. } => {
-            Some(NodeKind::File { size, content, hard_link_to: Some(target) })
-        }
         NodeKind::Dir => None,
         kind => Some(kind),
     }
@@ -204,14 +219,7 @@ fn hard_link(tree: &Tree, target: &ImagePath, own_dirs: &BTreeSet<ImagePath>) ->
 fn collect(facts: &mut ImageFacts, place: Place, kind: NodeKind) {
     match kind {
         NodeKind::Symlink(target) => facts.links.push(Link { place, target, hard: false }),
-        NodeKind::File { size, content, hard_link_to } => {
-            if let Some(target) = hard_link_to {
-                facts.links.push(Link {
-                    place: place.clone(),
-                    target: target.as_str().to_owned(),
-                    hard: true,
-                });
-            }
+        NodeKind::File { size, content, .. } => {
             let Some(content) = content else { return };
             let packages =
                 content.packages.iter().map(|fact| Package { place: place.clone(), fact: fact.clone() });

@@ -5,6 +5,7 @@
 
 use super::layout::{index_of, manifest_from_blob, read_small, select_from};
 use super::manifest::{self, RawManifest};
+use super::reference::Reference;
 use super::{BlobStore, Descriptor, Error, Image, LayerSource, decompress};
 use crate::facts::LayerIdentity;
 use crate::limits;
@@ -36,15 +37,12 @@ pub fn kind(path: &Path) -> Result<Option<Kind>, Error> {
     if !is_tar && !is_compressed {
         return Ok(None);
     }
-    let listing = Listing::open(path)?;
-    Ok(if listing.find("index.json").is_some() {
-        Some(Kind::Oci)
-    } else if listing.find("manifest.json").is_some() {
-        Some(Kind::Docker)
-    } else {
+    let kind = Listing::open(path)?.kind();
+    if kind.is_none() {
         return Err(Error::look(format!("`{}` is a tar file without an image in it", path.display()))
             .hint("expected `index.json` (OCI) or `manifest.json` (docker save); a root file system is given as `dir:DIR`"));
-    })
+    }
+    Ok(kind)
 }
 
 fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
@@ -112,24 +110,49 @@ enum ListedMember {
 }
 
 /// Members of an archive by normalised name.
-struct Listing {
+pub(super) struct Listing {
     members: BTreeMap<ImagePath, ListedMember>,
 }
 
 impl Listing {
-    fn open(path: &Path) -> Result<Listing, Error> {
-        let mut file = File::open(path).map_err(|e| Error::usage(format!("`{}`: {e}", path.display())))?;
+    pub(super) fn open(path: &Path) -> Result<Listing, Error> {
+        let file = File::open(path).map_err(|e| Error::usage(format!("`{}`: {e}", path.display())))?;
+        Listing::of(file).map_err(|e| unreadable(path, &e))
+    }
+
+    /// An archive on standard input cannot be read in place: it goes to an unlinked temporary file first.
+    pub(super) fn of_stdin() -> Result<Listing, Error> {
+        let failed = |e: io::Error| Error::look(format!("archive on standard input: {e}"));
+        let mut file = tempfile::tempfile().map_err(failed)?;
+        let limit = limits::LAYER_BYTES_MAX;
+        let copied = io::copy(&mut io::stdin().lock().take(limit), &mut file).map_err(failed)?;
+        if copied >= limit {
+            return Err(Error::look(format!("archive on standard input: more than {limit} bytes")));
+        }
+        let listing = Listing::of(file).map_err(failed)?;
+        if listing.kind().is_none() {
+            return Err(Error::look("archive on standard input: a tar file without an image in it")
+                .hint("expected what `docker save` or `skopeo copy … oci-archive:` writes"));
+        }
+        Ok(listing)
+    }
+
+    fn of(mut file: File) -> io::Result<Listing> {
         let mut magic = [0u8; 4];
-        let got = fill(&mut file, &mut magic).map_err(|e| unreadable(path, &e))?;
-        if got == 0 {
-            return Err(Error::look(format!("archive `{}` is empty (0 bytes)", path.display())));
+        file.seek(SeekFrom::Start(0))?;
+        if fill(&mut file, &mut magic)? == 0 {
+            return Err(io::Error::other("empty (0 bytes)"));
         }
         if magic.starts_with(&[0x1f, 0x8b]) || magic == [0x28, 0xb5, 0x2f, 0xfd] {
-            file = uncompressed(path, file).map_err(|e| unreadable(path, &e))?;
+            file = uncompressed(file)?;
         }
-        file.seek(SeekFrom::Start(0)).map_err(|e| unreadable(path, &e))?;
-        let members = list(file).map_err(|e| unreadable(path, &e))?;
-        Ok(Listing { members })
+        file.seek(SeekFrom::Start(0))?;
+        Ok(Listing { members: list(file)? })
+    }
+
+    pub(super) fn kind(&self) -> Option<Kind> {
+        let oci = self.find("index.json").map(|_| Kind::Oci);
+        oci.or_else(|| self.find("manifest.json").map(|_| Kind::Docker))
     }
 
     fn find(&self, name: &str) -> Option<&Window> {
@@ -151,13 +174,13 @@ impl Listing {
     }
 }
 
-fn uncompressed(path: &Path, mut file: File) -> io::Result<File> {
+fn uncompressed(mut file: File) -> io::Result<File> {
     file.seek(SeekFrom::Start(0))?;
     let mut out = tempfile::tempfile()?;
     let limit = limits::LAYER_BYTES_MAX;
     let copied = io::copy(&mut decompress::decompress(file)?.take(limit), &mut out)?;
     if copied >= limit {
-        return Err(io::Error::other(format!("more than {limit} bytes uncompressed in {}", path.display())));
+        return Err(io::Error::other(format!("more than {limit} bytes uncompressed")));
     }
     Ok(out)
 }
@@ -200,10 +223,12 @@ pub struct OciArchive {
 
 impl OciArchive {
     pub fn open(path: &Path) -> Result<OciArchive, Error> {
-        let place = path.display().to_string();
-        let listing = Listing::open(path)?;
-        let index = index_of(listing.read("index.json", &place)?);
-        Ok(OciArchive { listing, place, index })
+        OciArchive::of(Listing::open(path)?, &path.display().to_string())
+    }
+
+    pub(super) fn of(listing: Listing, place: &str) -> Result<OciArchive, Error> {
+        let index = index_of(listing.read("index.json", place)?);
+        Ok(OciArchive { listing, place: place.to_owned(), index })
     }
 
     /// As [`super::layout::Layout::select`].
@@ -236,13 +261,16 @@ struct DockerImage {
 }
 
 /// Opens an image of a `docker save` archive.
-pub(super) fn open_docker(reference: &str, path: &Path, select: Option<&str>) -> Result<Image, Error> {
-    let place = path.display().to_string();
-    let listing = Listing::open(path)?;
-    let images: Vec<DockerImage> = serde_json::from_slice(&listing.read("manifest.json", &place)?)
+pub(super) fn open_docker(
+    reference: &str,
+    listing: &Listing,
+    place: &str,
+    select: Option<&str>,
+) -> Result<Image, Error> {
+    let images: Vec<DockerImage> = serde_json::from_slice(&listing.read("manifest.json", place)?)
         .map_err(|e| Error::look(format!("{place}: manifest.json is no list of images: {e}")))?;
-    let image = select_docker(&images, select, &place)?;
-    let config = listing.read(&image.config, &place)?;
+    let image = select_docker(&images, select, place)?;
+    let config = listing.read(&image.config, place)?;
     let mut windows = Vec::new();
     let mut identities = Vec::new();
     for name in &image.layers {
@@ -284,10 +312,14 @@ fn select_docker<'a>(
             position.get(1..).and_then(|n| n.parse::<usize>().ok()).and_then(|n| images.get(n))
         }
         Some(wanted) => images.iter().find(|i| {
-            i.repo_tags
-                .iter()
-                .flatten()
-                .any(|t| t == wanted || t.rsplit_once(':').is_some_and(|(_, tag)| tag == wanted))
+            let same = |t: &String| {
+                Reference::parse(t).ok().zip(Reference::parse(wanted).ok()).is_some_and(|(a, b)| a == b)
+            };
+            i.repo_tags.iter().flatten().any(same)
+                || i.repo_tags
+                    .iter()
+                    .flatten()
+                    .any(|t| t == wanted || t.rsplit_once(':').is_some_and(|(_, tag)| tag == wanted))
         }),
     };
     found.ok_or_else(|| {

@@ -158,7 +158,17 @@ impl Image {
                 Image::from_store(&reference, top, Box::new(store), options)
             }
             Source::DockerArchive { file, select } => {
-                archive::open_docker(&reference, file, select.as_deref())
+                let listing = archive::Listing::open(file)?;
+                archive::open_docker(&reference, &listing, &file.display().to_string(), select.as_deref())
+            }
+            Source::Stdin => {
+                let listing = archive::Listing::of_stdin()?;
+                if listing.kind() == Some(archive::Kind::Docker) {
+                    return archive::open_docker(&reference, &listing, "standard input", None);
+                }
+                let store = archive::OciArchive::of(listing, "standard input")?;
+                let top = store.select(None, options.platform.as_ref())?;
+                Image::from_store(&reference, top, Box::new(store), options)
             }
             Source::Directory(dir) => Ok(Image::local(&reference, LayerSource::Directory(dir.clone()))),
             Source::SingleFile(file) => Ok(Image::local(&reference, LayerSource::SingleFile(file.clone()))),

@@ -10,11 +10,22 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug)]
 pub enum Source {
     Registry(Reference),
-    OciLayout { dir: PathBuf, select: Option<String> },
-    OciArchive { file: PathBuf, select: Option<String> },
-    DockerArchive { file: PathBuf, select: Option<String> },
+    OciLayout {
+        dir: PathBuf,
+        select: Option<String>,
+    },
+    OciArchive {
+        file: PathBuf,
+        select: Option<String>,
+    },
+    DockerArchive {
+        file: PathBuf,
+        select: Option<String>,
+    },
     Directory(PathBuf),
     SingleFile(PathBuf),
+    /// An archive of either kind on standard input.
+    Stdin,
 }
 
 impl Source {
@@ -30,8 +41,7 @@ impl Source {
             return source;
         }
         if text == "-" {
-            return Err(Error::usage("reading an archive from standard input is not supported yet")
-                .hint("write it to a file and give `docker-archive:FILE` or `oci-archive:FILE`"));
+            return Ok(Source::Stdin);
         }
         let path = Path::new(text);
         if path.exists() {
@@ -136,6 +146,7 @@ impl fmt::Display for Source {
             Source::DockerArchive { file, select } => f.write_str(&with("docker-archive", file, select)),
             Source::Directory(dir) => f.write_str(&with("dir", dir, &None)),
             Source::SingleFile(file) => f.write_str(&with("file", file, &None)),
+            Source::Stdin => f.write_str("-"),
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use super::{Component, ComponentKind, Linkage, Runtime, RuntimeVersion};
 use crate::catalog::{Catalog, ComponentRow};
-use crate::facts::json::is_cudart_name;
 use crate::facts::{ElfFacts, FileFacts, FileKind, ImageFacts, Package, PackageOrigin};
 use crate::version::Version;
 use std::collections::BTreeSet;
@@ -101,24 +100,37 @@ fn version_in_name(name: &str) -> Option<Version> {
 }
 
 /// The package that brought a library: a distribution of the same site directory, else a system package of the
-/// component's name. The CUDA major of names (`-cu12`, `-12-2`) must fit the file where the file tells it.
+/// component's name where the file stands in a system directory. Packages of another CUDA major than the file's are
+/// no owners, and where several are left none is named.
 fn owner<'a>(file: &FileFacts, row: &ComponentRow, facts: &'a ImageFacts) -> Option<&'a Package> {
     let path = file.place.path.as_str();
-    let site = site_directory(path);
-    let is_pip = |p: &&Package| {
-        p.fact.origin == PackageOrigin::Pip
-            && site.is_some_and(|s| p.place.path.as_str().starts_with(s))
-            && row.pip.iter().any(|name| is_distribution(&p.fact.name, name))
-            && major_fits(&p.fact.name, file)
+    let candidates: Vec<&Package> = match site_directory(path) {
+        Some(site) => {
+            let is_pip = |p: &&Package| {
+                p.fact.origin == PackageOrigin::Pip
+                    && p.place.path.as_str().starts_with(site)
+                    && row.pip.iter().any(|name| is_distribution(&p.fact.name, name))
+            };
+            facts.packages.iter().filter(is_pip).collect()
+        }
+        None if path.starts_with("/usr/") || path.starts_with("/lib") => {
+            let is_system = |p: &&Package| {
+                p.fact.origin != PackageOrigin::Pip
+                    && row.packages.iter().any(|prefix| p.fact.name.starts_with(prefix.as_str()))
+                    && !p.fact.name.ends_with("-dev")
+                    && path_names_release(path, &p.fact.name)
+            };
+            facts.packages.iter().filter(is_system).collect()
+        }
+        None => Vec::new(),
     };
-    let is_system = |p: &&Package| {
-        p.fact.origin != PackageOrigin::Pip
-            && site.is_none()
-            && row.packages.iter().any(|prefix| p.fact.name.starts_with(prefix.as_str()))
-            && !p.fact.name.ends_with("-dev")
-            && path_names_release(path, &p.fact.name)
-    };
-    facts.packages.iter().find(is_pip).or_else(|| facts.packages.iter().find(is_system))
+    let mut majors: Vec<&Package> =
+        candidates.iter().copied().filter(|p| major_fits(&p.fact.name, file)).collect();
+    majors.dedup_by(|a, b| a.fact == b.fact);
+    match majors.as_slice() {
+        [one] => Some(one),
+        _ => None,
+    }
 }
 
 /// `nvidia-cublas` is the distribution of `nvidia-cublas-cu12` and of `nvidia-cublas` (CUDA 13).
@@ -131,13 +143,22 @@ fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
-fn major_fits(distribution: &str, file: &FileFacts) -> bool {
-    let Some(major) = distribution.rsplit_once("-cu").map(|(_, m)| m).filter(|m| is_digits(m)) else {
-        return true;
-    };
-    let soname = file.elf.as_ref().and_then(|e| e.soname.as_deref()).unwrap_or_default();
-    let runtime = is_cudart_name(soname).then(|| soname.split_once(".so.").map(|(_, v)| v)).flatten();
-    runtime.is_none_or(|v| v.split('.').next() == Some(major))
+/// Whether the CUDA major in a package's name (`-cu12`, `-12-2`) may be that of the file: its runtime's constant, else the
+/// number behind `.so.`, where that is a CUDA major (`libnvrtc.so.12`, not `libcurand.so.10`).
+fn major_fits(package: &str, file: &FileFacts) -> bool {
+    let of_pip = package.rsplit_once("-cu").map(|(_, m)| m).filter(|m| is_digits(m));
+    let of_system = || package.rsplit('-').nth(1).filter(|m| is_digits(m));
+    let Some(major) = of_pip.or_else(of_system).and_then(|m| m.parse::<u64>().ok()) else { return true };
+    let constant =
+        file.elf.as_ref().and_then(|e| e.cudart).and_then(|c| c.version).map(|v| u64::from(v / 1000));
+    let name = file.elf.as_ref().and_then(|e| e.soname.as_deref()).unwrap_or(file.place.path.file_name());
+    let numbered = ["libcudart", "libnvrtc", "libcublas", "libnvJitLink", "libnvjpeg", "libnpp", "libcupti"];
+    let carries_major = numbered.iter().any(|n| name.starts_with(n));
+    let number = name
+        .split_once(".so.")
+        .filter(|_| carries_major)
+        .and_then(|(_, v)| v.split('.').next()?.parse().ok());
+    constant.or(number).is_none_or(|m| m == major)
 }
 
 /// `cuda-cudart-12-2` belongs to files below `cuda-12.2`; packages without a release belong to any.

@@ -11,14 +11,14 @@ use crate::facts::json::{
 use crate::facts::{Content, Counts, Entry, EntryKind, LayerFacts, LayerProblem, PackageFact};
 use crate::names::{Digest, ImagePath};
 use serde::{Deserialize, Serialize};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Grows with every change of what a scan sees or how it is stored.
-pub const CACHE_SCHEMA: u32 = 1;
+pub const CACHE_SCHEMA: u32 = 2;
 const ZSTD_LEVEL: i32 = 3;
 /// A cache file that would unpack to more is not ours.
-const CACHE_BYTES_MAX: usize = 1 << 30;
+const CACHE_BYTES_MAX: u64 = 1 << 30;
 
 /// The cache directory, or none with `--no-cache`.
 #[derive(Clone, Debug, Default)]
@@ -57,7 +57,9 @@ impl Cache {
     /// Facts of a layer. `hashed`: with the SHA-256 of files.
     pub fn get(&self, digest: &Digest, hashed: bool) -> Option<LayerFacts> {
         let packed = std::fs::read(self.path(digest, hashed)?).ok()?;
-        let plain = zstd::bulk::decompress(&packed, CACHE_BYTES_MAX).ok()?;
+        let mut plain = Vec::new();
+        let decoder = zstd::stream::read::Decoder::new(packed.as_slice()).ok()?;
+        decoder.take(CACHE_BYTES_MAX).read_to_end(&mut plain).ok()?;
         let json: LayerJson = serde_json::from_slice(&plain).ok()?;
         json.facts()
     }
@@ -124,7 +126,11 @@ impl Cache {
 fn write_aside(path: &Path, json: &LayerJson) -> io::Result<()> {
     let dir = path.parent().ok_or_else(|| io::Error::other("cache path without directory"))?;
     std::fs::create_dir_all(dir)?;
-    let packed = zstd::bulk::compress(&serde_json::to_vec(json)?, ZSTD_LEVEL)?;
+    // With a checksum: a byte that flips on disk makes the file unreadable, not wrong.
+    let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), ZSTD_LEVEL)?;
+    encoder.include_checksum(true)?;
+    encoder.write_all(&serde_json::to_vec(json)?)?;
+    let packed = encoder.finish()?;
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
     file.write_all(&packed)?;
     file.persist(path).map_err(|e| e.error)?;

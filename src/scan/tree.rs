@@ -5,6 +5,7 @@ use super::take_scan;
 use crate::facts::{Entry, EntryKind, LayerFacts, LayerProblem};
 use crate::limits;
 use crate::names::ImagePath;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -15,9 +16,12 @@ const DEPTH_MAX: usize = 1000;
 /// An unpacked root file system. Links are read, never followed.
 pub(super) fn directory(root: &Path, scratch: &mut Scratch) -> io::Result<LayerFacts> {
     let mut facts = LayerFacts::default();
-    visit(root, &ImagePath::new("/"), 0, scratch, &mut facts)?;
+    visit(root, &ImagePath::new("/"), 0, scratch, &mut facts, &mut BTreeMap::new())?;
     Ok(facts)
 }
+
+/// Names of files that have several, by device and inode.
+type Linked = BTreeMap<(u64, u64), ImagePath>;
 
 fn visit(
     dir: &Path,
@@ -25,6 +29,7 @@ fn visit(
     depth: usize,
     scratch: &mut Scratch,
     facts: &mut LayerFacts,
+    linked: &mut Linked,
 ) -> io::Result<()> {
     let listed: io::Result<Vec<std::fs::DirEntry>> = std::fs::read_dir(dir).and_then(Iterator::collect);
     let mut listed = match listed {
@@ -46,12 +51,21 @@ fn visit(
         let kind = item.file_type()?;
         if kind.is_dir() {
             facts.entries.push(Entry { path: path.clone(), kind: EntryKind::Dir, content: None });
-            visit(&item.path(), &path, depth + 1, scratch, facts)?;
+            visit(&item.path(), &path, depth + 1, scratch, facts, linked)?;
         } else if kind.is_symlink() {
             let target = std::fs::read_link(item.path())?.to_string_lossy().into_owned();
             facts.entries.push(Entry { path, kind: EntryKind::Symlink(target), content: None });
         } else if kind.is_file() {
-            let size = item.metadata().map_or(0, |m| m.len());
+            let metadata = item.metadata();
+            if let Some(inode) = metadata.as_ref().ok().and_then(inode_of_several_names) {
+                if let Some(first) = linked.get(&inode) {
+                    let kind = EntryKind::Hardlink(first.clone());
+                    facts.entries.push(Entry { path, kind, content: None });
+                    continue;
+                }
+                linked.insert(inode, path.clone());
+            }
+            let size = metadata.map_or(0, |m| m.len());
             match File::open(item.path()).and_then(|mut f| scan(&path, size, &mut f, scratch)) {
                 Ok(scanned) => push_file(path, size, scanned, facts),
                 Err(error) => {
@@ -63,6 +77,18 @@ fn visit(
         }
     }
     Ok(())
+}
+
+/// Device and inode of a file with more than one name.
+#[cfg(unix)]
+fn inode_of_several_names(metadata: &std::fs::Metadata) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    (metadata.nlink() > 1).then(|| (metadata.dev(), metadata.ino()))
+}
+
+#[cfg(not(unix))]
+fn inode_of_several_names(_: &std::fs::Metadata) -> Option<(u64, u64)> {
+    None
 }
 
 fn push_file(path: ImagePath, size: u64, scanned: FileScan, facts: &mut LayerFacts) {
