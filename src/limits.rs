@@ -12,6 +12,8 @@ pub const LAYERS_MAX: usize = 512;
 pub const LAYER_ENTRIES_MAX: usize = 2_000_000;
 /// Uncompressed bytes per layer.
 pub const LAYER_BYTES_MAX: u64 = 128 << 30;
+/// A sparse file with its holes, bytes: the holes cost time though nothing is stored.
+pub const SPARSE_BYTES_MAX: u64 = 16 << 30;
 /// Path inside the image, bytes.
 pub const PATH_BYTES_MAX: usize = 4096;
 /// Symbolic links followed for one path, as Linux does.
@@ -44,6 +46,8 @@ pub const NAMES_PER_FILE_MAX: usize = 4096;
 pub const FATBIN_HEADER_BYTES_MAX: usize = 64 << 10;
 /// Fatbin entries per file (29,341 containers seen in cuFFT).
 pub const FATBIN_ENTRIES_PER_FILE_MAX: usize = 400_000;
+/// Problems told of one file; more of the same are counted.
+pub const PROBLEMS_PER_FILE_MAX: usize = 20;
 /// Text files that are read whole (package databases, metadata, configuration), bytes.
 pub const TEXT_BYTES_MAX: u64 = 64 << 20;
 /// Members of one wheel or static archive.

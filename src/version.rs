@@ -157,7 +157,12 @@ impl Arch {
             _ => (bare, Suffix::None),
         };
         let number = digits.parse().ok()?;
-        (10..1000).contains(&number).then_some(Arch { number, suffix })
+        Arch::is_plausible(number).then_some(Arch { number, suffix })
+    }
+
+    /// Targets have two or three digits; images of unknown kinds may state none.
+    pub fn is_plausible(number: u32) -> bool {
+        number < 1000
     }
 
     pub fn compute_capability(self) -> ComputeCapability {

@@ -1,5 +1,7 @@
 //! Arguments, exit statuses and documents of the command, as a pipeline meets them.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

@@ -3,6 +3,8 @@
 //! `TRYCMD=overwrite cargo test --test pages` writes what the program prints now into the pages. Read the difference
 //! before committing it: the pages are what users see.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::path::Path;
 use std::process::Command;
 

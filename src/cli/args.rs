@@ -1,6 +1,7 @@
 //! The command line as typed. Every long option has its `CUDALINT_…` variable.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -63,10 +64,10 @@ pub(super) struct CheckArgs {
     #[arg(long, value_enum, default_value_t = FailOn::Error, env = "CUDALINT_FAIL_ON", help_heading = "Output")]
     pub(super) fail_on: FailOn,
     /// Exit with 4 where a verdict is unknown
-    #[arg(long, env = "CUDALINT_STRICT", help_heading = "Output")]
+    #[arg(long, env = "CUDALINT_STRICT", help_heading = "Output", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub(super) strict: bool,
     /// Print the checks that held, too
-    #[arg(long, env = "CUDALINT_SHOW_PASSED", help_heading = "Output")]
+    #[arg(long, env = "CUDALINT_SHOW_PASSED", help_heading = "Output", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub(super) show_passed: bool,
     /// Date for whatever depends on one, as YYYY-MM-DD; default today
     #[arg(long, value_name = "DATE", env = "CUDALINT_AS_OF", help_heading = "Target")]
@@ -94,7 +95,7 @@ pub(super) struct InspectArgs {
     #[command(flatten)]
     pub(super) source: SourceArgs,
     /// List every ELF file, not only those of the CUDA stack
-    #[arg(long, env = "CUDALINT_ALL_OBJECTS")]
+    #[arg(long, env = "CUDALINT_ALL_OBJECTS", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub(super) all_objects: bool,
     /// Directory whose TOML files are laid over the built-in catalog
     #[arg(long, value_name = "DIR", env = "CUDALINT_CATALOG")]
@@ -117,7 +118,7 @@ pub(super) struct SourceArgs {
     #[arg(long, value_name = "NAME", env = "CUDALINT_USERNAME")]
     pub(super) username: Option<String>,
     /// Read the registry password from standard input
-    #[arg(long, env = "CUDALINT_PASSWORD_STDIN", requires = "username")]
+    #[arg(long, env = "CUDALINT_PASSWORD_STDIN", requires = "username", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub(super) password_stdin: bool,
     /// Bearer token for the registry
     #[arg(long, value_name = "TOKEN", env = "CUDALINT_REGISTRY_TOKEN", hide_env_values = true)]
@@ -126,7 +127,7 @@ pub(super) struct SourceArgs {
     #[arg(long, value_name = "FILE", env = "CUDALINT_AUTHFILE")]
     pub(super) authfile: Option<PathBuf>,
     /// Allow plain HTTP and unverified TLS
-    #[arg(long, env = "CUDALINT_INSECURE")]
+    #[arg(long, env = "CUDALINT_INSECURE", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub(super) insecure: bool,
     /// Certificates (PEM) to trust beside the system's
     #[arg(long, alias = "cacert", value_name = "FILE", env = "CUDALINT_CA_FILE")]
@@ -141,13 +142,13 @@ pub(super) struct SourceArgs {
     #[arg(long, value_name = "DURATION", env = "CUDALINT_TIMEOUT")]
     pub(super) timeout: Option<String>,
     /// Refuse everything that needs the network
-    #[arg(long, env = "CUDALINT_OFFLINE")]
+    #[arg(long, env = "CUDALINT_OFFLINE", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub(super) offline: bool,
     /// Where facts of layers are kept
     #[arg(long, value_name = "DIR", env = "CUDALINT_CACHE_DIR")]
     pub(super) cache_dir: Option<PathBuf>,
     /// Neither read nor write the cache
-    #[arg(long, env = "CUDALINT_NO_CACHE")]
+    #[arg(long, env = "CUDALINT_NO_CACHE", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub(super) no_cache: bool,
     /// Layers examined at a time; 0 = as many as there are cores
     #[arg(
@@ -160,10 +161,10 @@ pub(super) struct SourceArgs {
     )]
     pub(super) jobs: usize,
     /// SHA-256 of every file with GPU code
-    #[arg(long, env = "CUDALINT_HASH_FILES")]
+    #[arg(long, env = "CUDALINT_HASH_FILES", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub(super) hash_files: bool,
     /// Check the digests of uncompressed layers too
-    #[arg(long, env = "CUDALINT_VERIFY_DIFF_IDS")]
+    #[arg(long, env = "CUDALINT_VERIFY_DIFF_IDS", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub(super) verify_diff_ids: bool,
 }
 
@@ -195,19 +196,19 @@ pub(super) struct OutputArgs {
     #[arg(short, long, value_name = "[FORMAT=]FILE", env = "CUDALINT_OUTPUT")]
     pub(super) output: Vec<String>,
     /// Verdicts and findings only
-    #[arg(short, long, env = "CUDALINT_QUIET")]
+    #[arg(short, long, env = "CUDALINT_QUIET", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub(super) quiet: bool,
     /// Notes too
-    #[arg(short, long, env = "CUDALINT_VERBOSE")]
+    #[arg(short, long, env = "CUDALINT_VERBOSE", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub(super) verbose: bool,
     /// No progress bars
-    #[arg(long, env = "CUDALINT_NO_PROGRESS")]
+    #[arg(long, env = "CUDALINT_NO_PROGRESS", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub(super) no_progress: bool,
     /// When to colour
     #[arg(long, value_enum, default_value_t = Colour::Auto, value_name = "WHEN", env = "CUDALINT_COLOR")]
     pub(super) color: Colour,
     /// Leave timing out, so that equal runs give equal bytes
-    #[arg(long, env = "CUDALINT_NO_TIMING")]
+    #[arg(long, env = "CUDALINT_NO_TIMING", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub(super) no_timing: bool,
 }
 

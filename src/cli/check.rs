@@ -54,8 +54,13 @@ pub(super) fn run(args: &CheckArgs) -> Result<u8, Error> {
     }
     let document =
         if inputs.len() == 1 { documents.pop().map(|d| output::pretty(&d)) } else { several(documents) };
-    outputs.write(Format::Text, &printed)?;
-    outputs.write(Format::Json, document.unwrap_or_default().as_bytes())?;
+    // Where no image could be opened there is nothing to write.
+    if !printed.is_empty() {
+        outputs.write(Format::Text, &printed)?;
+    }
+    if let Some(document) = document {
+        outputs.write(Format::Json, document.as_bytes())?;
+    }
     Ok(exit.status())
 }
 

@@ -17,6 +17,7 @@ use crate::image::{Error, ErrorKind};
 use args::{Cli, Command};
 use clap::Parser;
 use std::ffi::OsString;
+use std::io::Write;
 
 /// Exit statuses of the contract.
 pub mod status {
@@ -41,13 +42,22 @@ pub fn exit_on_interrupt() {
     });
 }
 
+/// Commands to come: never taken for images.
+const RESERVED: [&str; 8] = ["matrix", "compare", "export", "host", "serve", "plan", "attach", "sweep"];
+
 /// Runs the program and gives its exit status.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let arguments: Vec<OsString> = arguments.into_iter().filter(|a| !a.is_empty()).collect();
+    if let Some(command) = arguments.get(1).and_then(|a| a.to_str()).filter(|a| RESERVED.contains(a)) {
+        say(&Error::usage(format!("the command `{command}` is not in this version"))
+            .hint(format!("an image of that name is `registry:{command}`")));
+        return status::USAGE;
+    }
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             if error.use_stderr() {
-                eprintln!("{}", one_line(&error));
+                let _stderr_closed = writeln!(std::io::stderr(), "{}", one_line(&error));
                 return status::USAGE;
             }
             let _closed_pipe = error.print();
@@ -74,7 +84,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 /// One line on stderr: what, where and how to mend it.
 fn say(error: &Error) {
     let hint = error.hint.as_ref().map(|h| format!(" ({h})")).unwrap_or_default();
-    eprintln!("error: {}{}", crate::render::style::safe(&error.message), crate::render::style::safe(&hint));
+    let safe = crate::render::style::safe;
+    let _stderr_closed = writeln!(std::io::stderr(), "error: {}{}", safe(&error.message), safe(&hint));
 }
 
 /// What kept layers from being read, in one line.

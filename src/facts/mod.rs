@@ -55,7 +55,7 @@ pub struct Counts {
 
 impl Counts {
     pub fn add(&mut self, other: Counts) {
-        self.bytes_decompressed += other.bytes_decompressed;
+        self.bytes_decompressed = self.bytes_decompressed.saturating_add(other.bytes_decompressed);
         self.files += other.files;
         self.elf_files += other.elf_files;
         self.spills += other.spills;

@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn damage_says_what_it_is() {
-        let whole = gzip(&[7u8; 100_000]);
+        let whole = gzip(&vec![7u8; 100_000]);
         assert!(all(&whole[..whole.len() / 2]).unwrap_err().to_string().contains("cut short"));
         assert!(all(&whole[..whole.len() - 4]).unwrap_err().to_string().contains("cut short"));
         let mut wrong_length = whole.clone();

@@ -2,6 +2,7 @@
 
 use crate::catalog::Catalog;
 use crate::facts::{FileFacts, ForwardCompatNote, ImageFacts, Place};
+use crate::limits;
 use crate::names::ImagePath;
 use crate::version::Version;
 
@@ -61,14 +62,26 @@ fn library(file: &FileFacts, facts: &ImageFacts, catalog: &Catalog) -> CompatLib
 
 fn on_library_path(facts: &ImageFacts, dir: &ImagePath) -> Option<String> {
     let value = facts.image.config.env("LD_LIBRARY_PATH")?;
-    let leads_there = |entry: &&str| {
-        let entry = ImagePath::new(entry);
-        // `/usr/local/cuda/compat` is `/usr/local/cuda-12.2/compat` where `/usr/local/cuda` links there.
-        let behind_link = |l: &crate::facts::Link| {
-            l.place.path == entry.parent()
-                && l.place.path.parent().join(&l.target).join(entry.file_name()) == *dir
-        };
-        entry == *dir || facts.links.iter().any(behind_link)
-    };
-    value.split(':').find(leads_there).map(str::to_owned)
+    value.split(':').find(|entry| !entry.is_empty() && real(facts, entry) == *dir).map(str::to_owned)
+}
+
+/// A path of the image with its symbolic links followed (`/usr/local/cuda` may lead over `/etc/alternatives`).
+fn real(facts: &ImageFacts, path: &str) -> ImagePath {
+    let mut parts: Vec<String> = path.split('/').filter(|p| !p.is_empty()).rev().map(str::to_owned).collect();
+    let mut at = ImagePath::new("/");
+    let mut links = 0usize;
+    while let Some(part) = parts.pop() {
+        let next = at.join(&part);
+        match facts.links.iter().find(|l| !l.hard && l.place.path == next) {
+            Some(link) if links < limits::SYMLINK_DEPTH_MAX => {
+                links += 1;
+                if link.target.starts_with('/') {
+                    at = ImagePath::new("/");
+                }
+                parts.extend(link.target.split('/').filter(|p| !p.is_empty()).rev().map(str::to_owned));
+            }
+            _ => at = next,
+        }
+    }
+    at
 }

@@ -84,7 +84,7 @@ impl Coverage {
 
     /// Containers that work.
     pub fn covered(&self) -> u64 {
-        self.native + self.jit
+        self.native.saturating_add(self.jit)
     }
 
     fn add(&mut self, shape: &Shape, class: Class) {
@@ -102,9 +102,9 @@ impl Coverage {
             Class::None => &mut self.none,
             Class::Specific => &mut self.specific,
         };
-        *slot += shape.count;
+        *slot = slot.saturating_add(shape.count);
         if class != Class::Specific {
-            self.counted += shape.count;
+            self.counted = self.counted.saturating_add(shape.count);
         }
     }
 }
@@ -169,7 +169,10 @@ pub fn sass_fits(code: Arch, gpu: ComputeCapability, catalog: &Catalog) -> bool 
 
 /// PTX for A compiles for every B >= A; `a` for its own only, `f` within its family (measured with ptxas 13.5).
 pub fn ptx_fits(code: Arch, gpu: ComputeCapability) -> bool {
-    let made_for = code.compute_capability();
+    // CUDA 12.8 and 12.9 called Thor 101, CUDA 13 calls it 110: specific code follows the chip.
+    let renamed = code.number == 101 && code.suffix != Suffix::None;
+    let made_for =
+        if renamed { ComputeCapability { major: 11, minor: 0 } } else { code.compute_capability() };
     match code.suffix {
         Suffix::None => made_for <= gpu,
         Suffix::ArchSpecific => made_for == gpu,
@@ -249,12 +252,14 @@ fn key(file: &FileFacts, catalog: &Catalog) -> (String, GroupRole) {
 fn variant_stem(name: &str) -> String {
     let mut out = name.to_owned();
     for mark in ["_sm", "-sm", ".sm", "_cuda", "-cuda", "_cu", "-cu"] {
-        while let Some(at) = out.find(mark) {
+        let mut from = 0;
+        while let Some(at) = out[from..].find(mark).map(|at| from + at) {
             let digits = out[at + mark.len()..].trim_start_matches('_');
             let skipped = out.len() - at - mark.len() - digits.len();
             let len = digits.bytes().take_while(u8::is_ascii_digit).count();
             if len < 2 {
-                break;
+                from = at + mark.len();
+                continue;
             }
             let end = at + mark.len() + skipped + len;
             out.replace_range(at..end, "");
@@ -323,6 +328,7 @@ mod tests {
         assert_eq!(variant_stem("libk_sm_80.so"), "libk.so");
         assert_eq!(variant_stem("libbitsandbytes_cuda118.so"), "libbitsandbytes.so");
         assert_eq!(variant_stem("libsmall.so"), "libsmall.so");
+        assert_eq!(variant_stem("lib_small_sm80.so"), "lib_small.so");
         assert_eq!(variant_stem("libfoo_cuda.so"), "libfoo_cuda.so");
     }
 }

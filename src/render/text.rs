@@ -62,7 +62,7 @@ fn header(report: &Report, context: &Context, style: Style) -> String {
 fn cost(facts: &ImageFacts, context: &Context) -> String {
     let layers = facts.image.layers.len();
     let mut parts = vec![if layers == 1 { "1 layer".to_owned() } else { format!("{layers} layers") }];
-    let size: u64 = facts.image.layers.iter().filter_map(|l| l.size).sum();
+    let size = facts.image.layers.iter().filter_map(|l| l.size).fold(0, u64::saturating_add);
     if size > 0 {
         parts.push(bytes(size));
     }

@@ -1,9 +1,12 @@
 //! Findings per target -> one report: findings that say the same merged, verdicts drawn, everything in a fixed order.
 
-use super::{Finding, GpuVerdict, How, Level, Outcome, Report, ReportedFinding, TargetVerdict, Verdict};
+use super::{
+    Finding, GpuVerdict, How, Level, Outcome, Report, ReportedFinding, RuleId, TargetVerdict, Verdict,
+};
 use crate::inventory::Inventory;
 use crate::names::Digest;
 use crate::target::{Gpu, Target};
+use std::collections::BTreeMap;
 
 /// The findings for one GPU of a target (or for a target without GPU).
 pub struct Judged {
@@ -19,7 +22,7 @@ pub fn report<'a>(
     on_its_own: Vec<Finding>,
     lowest_driver: Option<String>,
 ) -> Report<'a> {
-    let mut collected: Vec<ReportedFinding> = Vec::new();
+    let mut collected = Collected::default();
     let identity = Identity { repository, platform: inventory.facts.image.platform.to_string() };
     let mut targets = Vec::new();
     for finding in on_its_own {
@@ -38,6 +41,7 @@ pub fn report<'a>(
             f.targets.clone(),
         )
     };
+    let mut collected = collected.rows;
     collected.sort_by_key(order);
     let (findings, passed): (Vec<_>, Vec<_>) =
         collected.into_iter().partition(|f| f.finding.level > Level::Pass);
@@ -46,6 +50,13 @@ pub fn report<'a>(
         target.findings = findings.iter().enumerate().filter(|(_, f)| stands(f)).map(|(i, _)| i).collect();
     }
     Report { inventory, complete: inventory.facts.complete, targets, findings, passed, lowest_driver }
+}
+
+/// Findings without repetition, found again by rule and message.
+#[derive(Default)]
+struct Collected {
+    rows: Vec<ReportedFinding>,
+    index: BTreeMap<(RuleId, String), Vec<usize>>,
 }
 
 struct Identity<'a> {
@@ -57,7 +68,7 @@ fn judge_target(
     inventory: &Inventory,
     target: &Target,
     parts: Vec<Judged>,
-    collected: &mut Vec<ReportedFinding>,
+    collected: &mut Collected,
     identity: &Identity,
 ) -> TargetVerdict {
     let mut worst = None;
@@ -102,20 +113,25 @@ fn verdict(inventory: &Inventory, findings: &[Finding]) -> Verdict {
     }
 }
 
-fn collect(all: &mut Vec<ReportedFinding>, finding: Finding, target: Option<&str>, identity: &Identity) {
+fn collect(all: &mut Collected, finding: Finding, target: Option<&str>, identity: &Identity) {
     let target = target.map(str::to_owned);
-    if let Some(known) = all.iter_mut().find(|f| f.finding == finding) {
+    let same = all.index.entry((finding.rule, finding.message.clone())).or_default();
+    let known = same.iter().copied().find(|&i| all.rows.get(i).is_some_and(|f| f.finding == finding));
+    if let Some(known) = known.and_then(|i| all.rows.get_mut(i)) {
         known.targets.extend(target.filter(|t| !known.targets.contains(t)));
         return;
     }
+    same.push(all.rows.len());
     let fingerprint = fingerprint(&finding, identity);
-    all.push(ReportedFinding { finding, targets: target.into_iter().collect(), fingerprint });
+    all.rows.push(ReportedFinding { finding, targets: target.into_iter().collect(), fingerprint });
 }
 
 /// Of rule, repository without tag, platform, and component or path; never of target, digest or layer.
 fn fingerprint(finding: &Finding, identity: &Identity) -> String {
     let path = || finding.evidence.first().map(|e| e.place.path.to_string());
-    let about = finding.component.clone().or_else(path).unwrap_or_default();
+    // Several runtimes are one component: there the file tells them apart.
+    let component = finding.component.clone().filter(|c| c != "cudart");
+    let about = component.or_else(path).unwrap_or_default();
     let text = format!("{}\n{}\n{}\n{about}", finding.rule.code, identity.repository, identity.platform);
     Digest::of(text.as_bytes()).hex().get(..32).unwrap_or_default().to_owned()
 }

@@ -13,7 +13,8 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
-    let Some(driver) = case.driver.filter(|d| !d.known.tegra) else { return Vec::new() };
+    let uses_gpu = case.inventory.uses_gpu();
+    let Some(driver) = case.driver.filter(|d| !d.known.tegra && uses_gpu) else { return Vec::new() };
     let Some(host) = driver.branch() else { return Vec::new() };
     let mut out = Vec::new();
     for library in &case.inventory.compat {
@@ -28,13 +29,14 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             format!("remove `{entry}` from LD_LIBRARY_PATH; the container runtime adds it where it helps");
         match host.cmp(&branch) {
             Ordering::Greater => out.push(
-                Finding::new(ID, breaks_if(driver.known.sure), message, evidence)
+                Finding::new(ID, breaks_if(case.driver_is_sure()), message, evidence)
                     .headline("compat libcuda older than the driver")
                     .component("libcuda")
                     .host(format!("{} brings a newer kernel module than branch {branch}", driver.describe()))
                     .error(case.error(803))
                     .remedy(remedy),
             ),
+            Ordering::Equal if driver.is_exact() && driver.version == library.driver => {}
             Ordering::Equal => out.push(
                 Finding::new(ID, Outcome::Unknown, message, evidence)
                     .headline("compat libcuda of the host's own branch")

@@ -14,7 +14,8 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
-    let Some(driver) = case.driver.filter(|d| !d.known.tegra) else { return Vec::new() };
+    let jetson = case.gpu.is_some_and(|g| g.tegra);
+    let Some(driver) = case.driver.filter(|d| !d.known.tegra && !jetson) else { return Vec::new() };
     let Some(host) = &driver.version else { return Vec::new() };
     let mut out = Vec::new();
     for (release, runtimes) in releases(case) {
@@ -24,7 +25,9 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         let Some(minimum) = minimum(&release, case.catalog) else { continue };
         let same_branch = u64::from(driver.branch().unwrap_or(0)) == minimum.major();
         let evidence = runtime_evidence(&runtimes);
-        if driver.is_exact() && *host < minimum {
+        // `525.60` names no build: it is below 525.60.13 or not.
+        let open = host.len() < minimum.len() && (0..host.len()).all(|i| host.part(i) == minimum.part(i));
+        if driver.is_exact() && *host < minimum && !open {
             let message =
                 format!("CUDA {release} is documented for driver {minimum} and newer; the host has {host}");
             out.push(
@@ -35,7 +38,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
                     .host(format!("{} is of the right branch, but an earlier build", driver.describe()))
                     .remedy(format!("update the host to driver {minimum} or newer")),
             );
-        } else if !driver.is_exact() && same_branch {
+        } else if (!driver.is_exact() && same_branch) || open {
             let message = format!(
                 "builds of branch {host} below {minimum} are outside the documented range of CUDA {release}"
             );

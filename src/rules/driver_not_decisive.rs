@@ -9,7 +9,8 @@ pub(super) const RULE: Rule =
     Rule { id: ID, summary: "what is known of the host driver does not decide", image_only: false, judge };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
-    let Some(driver) = case.driver else { return Vec::new() };
+    let uses_gpu = case.inventory.uses_gpu();
+    let Some(driver) = case.driver.filter(|_| uses_gpu) else { return Vec::new() };
     let evidence = || about_image(case, "the target, not the image, lacks a fact".to_owned());
     let mut out = Vec::new();
     if let Some(gpu) = case.gpu {
@@ -40,7 +41,10 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         }
     }
     let newest = case.catalog.newest_branch().map_or(0, |b| b.branch);
-    let beyond = driver.version.as_ref().is_some_and(|v| v.major() > u64::from(newest)) && !driver.known.sure;
+    let newest_cuda = case.catalog.newest_branch().map(|b| &b.cuda_max);
+    let by_number = driver.version.as_ref().is_some_and(|v| v.major() > u64::from(newest));
+    let by_cuda = driver.version.is_none() && driver.known.cuda.as_ref() > newest_cuda;
+    let beyond = (by_number || by_cuda) && !driver.known.sure;
     if beyond && !driver.known.tegra {
         let message = format!(
             "{} is newer than branch {newest}, the newest one known; judged as that one",

@@ -55,7 +55,7 @@ fn too_old(
     let need = minimum(release, case.catalog);
     let asks = need.as_ref().map_or_else(String::new, |v| format!("driver {v} or newer; "));
     let message = format!("CUDA {release} runtime needs {asks}{reports}");
-    let outcome = breaks_if(driver.known.sure || driver.known.cuda.is_none());
+    let outcome = breaks_if(case.driver_is_sure() || driver.known.cuda.is_none());
     let mut finding = Finding::new(ID, outcome, message, evidence)
         .headline(format!("driver too old for CUDA {release}"))
         .component("cudart")
@@ -82,7 +82,7 @@ fn too_old(
 
 /// Whether a compat package of this release is supported on the host: GPU, branch and matrix agree.
 fn compat_would_help(case: &Case<'_>, driver: &Driver, release: &Version) -> bool {
-    let Some(host) = driver.branch().filter(|_| driver.known.sure) else { return false };
+    let Some(host) = driver.branch().filter(|_| case.driver_is_sure()) else { return false };
     let gpu_fits = case.gpu.is_none_or(|gpu| {
         let known = case.catalog.branch(host).is_some_and(|b| b.cc.contains(&gpu.cc));
         known && gpu.forward_compat == Some(true)

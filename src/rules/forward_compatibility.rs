@@ -1,8 +1,9 @@
 //! The driver is too old for the runtime, and the image brings a compat package that may stand in for its libcuda.
 
-use super::reasoning::{CompatUse, Fit, compat, fit, lifts, releases};
+use super::reasoning::{CompatUse, Fit, compat, fit, judge_code, lifts, releases};
 use super::{Case, Rule};
 use crate::inventory::compat::CompatLibrary;
+use crate::inventory::gpu_code::Reach;
 use crate::report::{Evidence, Finding, How, Level, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL104", name: "forward-compatibility" };
@@ -27,7 +28,8 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let Some((library, CompatUse::Usable { sure })) = compat(case) else { return Vec::new() };
     let mut out = Vec::new();
     for (release, _) in releases(case) {
-        let used = fit(&release, driver) == Fit::TooOld || library.on_library_path.is_some();
+        let compiles = judge_code(case).iter().any(|p| p.reach == Reach::Jit);
+        let used = fit(&release, driver) == Fit::TooOld || library.on_library_path.is_some() || compiles;
         if !used || !lifts(library, &release) {
             continue;
         }

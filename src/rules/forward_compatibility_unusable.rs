@@ -2,6 +2,7 @@
 
 use super::reasoning::{CompatUse, Fit, compat, fit, lifts, releases, runtime_evidence};
 use super::{Case, Rule, breaks_if};
+use crate::inventory::RuntimeVersion;
 use crate::inventory::requirements::minimum;
 use crate::report::{Evidence, Finding, Outcome, RuleId};
 
@@ -17,27 +18,32 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let Some(driver) = case.driver else { return Vec::new() };
     let Some((library, usable)) = compat(case) else { return Vec::new() };
     let mut out = Vec::new();
-    for (release, runtimes) in releases(case) {
+    let mut judged = releases(case);
+    if judged.is_empty() && case.inventory.uses_gpu() && library.on_library_path.is_some() {
+        // No runtime to lift, but the driver API goes through this library all the same.
+        judged.push((RuntimeVersion::Unknown, Vec::new()));
+    }
+    let compat_cuda = library.cuda.as_ref().map_or_else(String::new, |c| format!(" of CUDA {c}"));
+    for (release, runtimes) in judged {
         // On LD_LIBRARY_PATH it is loaded even where the host's own libcuda would do.
         let used = fit(&release, driver) == Fit::TooOld || library.on_library_path.is_some();
-        if !used || !lifts(library, &release) {
+        if !used || !(lifts(library, &release) || release == RuntimeVersion::Unknown) {
             continue;
         }
         let (outcome, why, code) = match &usable {
             CompatUse::Unusable { why, code, sure } => {
-                (breaks_if(*sure && driver.known.sure), why.clone(), Some(*code))
+                (breaks_if(*sure && case.driver_is_sure()), why.clone(), Some(*code))
             }
             CompatUse::Unknown { missing } => (Outcome::Unknown, format!("not known: {missing}"), None),
             CompatUse::Usable { .. } | CompatUse::NotNeeded => continue,
         };
         let needs = minimum(&release, case.catalog);
         let message = match outcome {
-            Outcome::Unknown => format!(
-                "whether the compat package for CUDA {release} works on {} is {why}",
-                driver.describe()
-            ),
+            Outcome::Unknown => {
+                format!("whether the compat package{compat_cuda} works on {} is {why}", driver.describe())
+            }
             _ => {
-                format!("the compat package for CUDA {release} does not work on {}: {why}", driver.describe())
+                format!("the compat package{compat_cuda} does not work on {}: {why}", driver.describe())
             }
         };
         let detail = format!(
@@ -53,7 +59,9 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             })
             .component("libcuda")
             .host(why)
-            .error(code.and_then(|c| case.error(c)));
+            .error(
+                code.filter(|c| *c != 35 || fit(&release, driver) == Fit::TooOld).and_then(|c| case.error(c)),
+            );
         if let Some(version) = needs {
             finding = finding.remedy(format!("update the host to driver {version} or newer"));
         }

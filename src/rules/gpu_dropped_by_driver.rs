@@ -10,6 +10,9 @@ pub(super) const RULE: Rule =
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let (Some(driver), Some(gpu)) = (case.driver, case.gpu) else { return Vec::new() };
+    if !case.inventory.uses_gpu() {
+        return Vec::new();
+    }
     let Some(branch) = driver.branch().and_then(|b| case.catalog.branch(b)) else { return Vec::new() };
     if branch.cc.contains(&gpu.cc) {
         return Vec::new();
@@ -18,7 +21,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let Some(last) = row.last_branch.filter(|last| *last < branch.branch) else { return Vec::new() };
     let message =
         format!("driver branch {last} is the last one for {}; the host has {}", gpu.describe(), driver.text);
-    let sure = !branch.status.is_inferred() && !row.status.is_inferred() && driver.known.sure;
+    let sure = !branch.status.is_inferred() && !row.status.is_inferred() && case.driver_is_sure();
     vec![
         Finding::new(ID, breaks_if(sure), message, about_image(case, "no image can change this".to_owned()))
             .headline(match sure {

@@ -10,6 +10,9 @@ pub(super) const RULE: Rule =
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let (Some(driver), Some(gpu)) = (case.driver, case.gpu) else { return Vec::new() };
+    if !case.inventory.uses_gpu() {
+        return Vec::new();
+    }
     if driver.known.tegra || driver.known.branches.is_empty() {
         return Vec::new();
     }
@@ -31,7 +34,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             && (!row.status.is_inferred()
                 || arch.is_some_and(|a| a.first_toolkit > b.cuda_max && b.cuda_is_sure()))
     };
-    let all = branches.iter().all(|b| too_early(&b) && documented(b)) && driver.known.sure;
+    let all = branches.iter().all(|b| too_early(&b) && documented(b)) && case.driver_is_sure();
     let message = format!(
         "{} needs driver branch {} or newer; the host has {}",
         gpu.describe(),

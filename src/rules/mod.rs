@@ -150,6 +150,13 @@ fn breaks_if(facts_are_sure: bool) -> Outcome {
 }
 
 impl Case<'_> {
+    /// Whether what is known of the driver carries an error. The driver number that Jetson modules of the Thor
+    /// generation print is not reliable; their CUDA version is.
+    fn driver_is_sure(&self) -> bool {
+        let desktop_number = |d: &Driver| !d.known.tegra && d.version.is_some();
+        self.driver.is_some_and(|d| d.known.sure && !(self.gpu.is_some_and(|g| g.tegra) && desktop_number(d)))
+    }
+
     /// The error of a code, with the text of the runtime library.
     fn error(&self, code: i64) -> Option<RuntimeError> {
         let row = self.catalog.error(code)?;

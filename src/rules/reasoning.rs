@@ -41,6 +41,8 @@ pub(super) fn fit_cuda(runtime: &RuntimeVersion, reported: &Version) -> Fit {
         RuntimeVersion::Exactly(version) if version.major() >= 11 && version.major() <= reported.major() => {
             Fit::Minor
         }
+        // Before 11 the minor decides, and the soname alone does not tell it.
+        RuntimeVersion::Major(major) if *major == reported.major() && *major < 11 => Fit::Unknown,
         RuntimeVersion::Major(major) if *major <= reported.major() => Fit::Backward,
         RuntimeVersion::Exactly(_) | RuntimeVersion::Major(_) => Fit::TooOld,
     }
@@ -109,14 +111,28 @@ pub(super) enum CompatUse {
 /// The newest compat library that the target could use, and whether it may.
 pub(super) fn compat<'a>(case: &Case<'a>) -> Option<(&'a CompatLibrary, CompatUse)> {
     let driver = case.driver?;
-    let for_orin = case.gpu.is_some_and(|g| g.cc == ComputeCapability { major: 8, minor: 7 });
-    let library =
-        case.inventory.compat.iter().filter(|c| c.orin == for_orin).max_by(|a, b| a.cuda.cmp(&b.cuda))?;
-    Some((library, compat_use(case, driver, library)))
+    let tegra = driver.known.tegra || case.gpu.is_some_and(|g| g.tegra);
+    let libraries = case.inventory.compat.iter().filter(|c| tegra || !c.orin);
+    let judged = libraries.map(|library| (library, compat_use(case, driver, library)));
+    // What LD_LIBRARY_PATH names is loaded in any case; else the one that helps most, the newest of several.
+    judged.max_by(|(a, use_a), (b, use_b)| {
+        let key = |l: &CompatLibrary, u: &CompatUse| (l.on_library_path.is_some(), helpfulness(u));
+        key(a, use_a).cmp(&key(b, use_b)).then_with(|| a.cuda.cmp(&b.cuda))
+    })
+}
+
+fn helpfulness(compat: &CompatUse) -> u8 {
+    match compat {
+        CompatUse::Usable { .. } => 3,
+        CompatUse::Unknown { .. } => 2,
+        CompatUse::NotNeeded => 1,
+        CompatUse::Unusable { .. } => 0,
+    }
 }
 
 fn compat_use(case: &Case, driver: &Driver, library: &CompatLibrary) -> CompatUse {
-    if library.orin || driver.known.tegra {
+    let jetson = driver.known.tegra || case.gpu.is_some_and(|g| g.tegra);
+    if library.orin || jetson {
         let newer = matches!((&library.cuda, &driver.known.cuda), (Some(a), Some(b)) if a > b);
         return if newer { CompatUse::Usable { sure: false } } else { CompatUse::NotNeeded };
     }
@@ -218,7 +234,12 @@ pub(super) fn ptx_limit(case: &Case) -> Option<PtxLimit> {
     let cuda = driver.known.cuda.clone()?;
     let row = case.catalog.ptx_of_cuda(&cuda)?;
     let who = driver.describe();
-    Some(PtxLimit { isa: row.ptx.clone(), who, cuda, sure: driver.known.sure, by_compat: false })
+    // A compat package that may or may not work leaves the limit open upwards.
+    let open = matches!(
+        compat(case),
+        Some((_, CompatUse::Unknown { .. } | CompatUse::Unusable { sure: false, .. }))
+    );
+    Some(PtxLimit { isa: row.ptx.clone(), who, cuda, sure: case.driver_is_sure() && !open, by_compat: false })
 }
 
 /// Whether every runtime of the image gets past the version check.
@@ -274,7 +295,7 @@ pub(super) fn judge_code<'a>(case: &Case<'a>) -> Vec<Judgement<'a>> {
         let mut files: Vec<(&CodeFile, Coverage)> = deciding
             .map(|f| (f, coverage(f, gpu.cc, limit.as_ref().map(|l| &l.isa), case.catalog)))
             .collect();
-        let share = |c: &Coverage| (c.covered() * 1000).checked_div(c.counted).unwrap_or(0);
+        let share = |c: &Coverage| (c.covered().saturating_mul(1000)).checked_div(c.counted).unwrap_or(0);
         files.sort_by_key(|(_, c)| (c.reach(), std::cmp::Reverse(share(c))));
         let reach = files.first().map_or(Reach::None, |(_, c)| c.reach());
         out.push(Judgement { group, weight, reach, files });
@@ -296,7 +317,7 @@ fn weight(case: &Case, group: &CodeGroup) -> Option<Weight> {
 /// `12 containers: machine code sm_80 sm_86 sm_90, PTX 8.4 for compute_90`.
 pub(super) fn holds(file: &CodeFile) -> String {
     use crate::facts::{CodeKind, json::arch_name};
-    let count: u64 = file.shapes.iter().map(|s| s.count).sum();
+    let count = file.shapes.iter().fold(0u64, |sum, s| sum.saturating_add(s.count));
     let images = || file.shapes.iter().flat_map(|s| &s.images);
     let mut native: Vec<_> = images().filter(|i| i.kind == CodeKind::Sass).map(|i| i.arch).collect();
     native.sort_unstable();

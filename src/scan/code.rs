@@ -96,6 +96,12 @@ impl CodeScan {
         }
     }
 
+    fn problem(&mut self, what: String) {
+        if self.problems.len() < limits::PROBLEMS_PER_FILE_MAX {
+            self.problems.push(what);
+        }
+    }
+
     /// First offset that the next window must still hold.
     pub(crate) fn keep_from(&self) -> u64 {
         match self.mode {
@@ -143,6 +149,12 @@ impl CodeScan {
         let Some(size) = fatbin::container_size(rest, self.size.saturating_sub(self.cursor)) else {
             return false;
         };
+        self.entries = self.entries.saturating_add(1);
+        if self.entries > limits::FATBIN_ENTRIES_PER_FILE_MAX {
+            self.problem("more fatbin containers than are read".to_owned());
+            self.cursor = self.size;
+            return false;
+        }
         self.found.push(Found {
             offset: self.cursor,
             place: CodePlace::Embedded,
@@ -185,7 +197,7 @@ impl CodeScan {
         let parsed = EntryHeader::parse(rest, left);
         let Some(header) = parsed.filter(|_| self.entries < limits::FATBIN_ENTRIES_PER_FILE_MAX) else {
             let why = if parsed.is_some() { "more entries than are read" } else { "no entry header" };
-            self.problems.push(format!("fatbin container is damaged at offset {:#x}: {why}", self.cursor));
+            self.problem(format!("fatbin container is damaged at offset {:#x}: {why}", self.cursor));
             self.mode = Mode::Search;
             self.cursor = self.cursor.saturating_add(8);
             return true;
@@ -197,7 +209,7 @@ impl CodeScan {
                     found.images.extend(images);
                 }
             }
-            Err(why) => self.problems.push(format!("fatbin entry at offset {:#x}: {why}", self.cursor)),
+            Err(why) => self.problem(format!("fatbin entry at offset {:#x}: {why}", self.cursor)),
         }
         self.cursor = self.cursor.saturating_add(header.size());
         true

@@ -89,9 +89,11 @@ impl Layout {
             _ => limits::DYNAMIC_SECTION_BYTES_MAX,
         };
         let is_wanted = |s: &&ProgramHeader| matches!(s.p_type, PT_DYNAMIC | PT_NOTE | PT_INTERP);
+        const RANGES_MAX: usize = 32;
         let mut wanted: Vec<(u64, u64)> =
             self.segments.iter().filter(is_wanted).map(|s| (s.p_offset, s.p_filesz.min(bound(s)))).collect();
         wanted.extend(self.data_segments());
+        wanted.truncate(RANGES_MAX);
         wanted
     }
 
@@ -360,6 +362,7 @@ fn needed_versions(bytes: &[u8], count: u64, ctx: Ctx, strings: &[u8]) -> BTreeM
     let words = words(bytes, ctx);
     let mut out: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut at = 0usize;
+    let mut names = 0usize;
     for _ in 0..count.min(limits::NAMES_PER_FILE_MAX as u64) {
         let step = (|| {
             let file = text_at(strings, u64::from(words.u32(at.checked_add(4)?)?))?;
@@ -368,12 +371,14 @@ fn needed_versions(bytes: &[u8], count: u64, ctx: Ctx, strings: &[u8]) -> BTreeM
             for _ in 0..words.u16(at.checked_add(2)?)? {
                 versions.extend(text_at(strings, u64::from(words.u32(aux.checked_add(8)?)?)));
                 let next = words.u32(aux.checked_add(12)?)? as usize;
-                if next == 0 || versions.len() >= limits::NAMES_PER_FILE_MAX {
+                names += 1;
+                if next == 0 || names >= limits::NAMES_PER_FILE_MAX {
                     break;
                 }
                 aux = aux.checked_add(next)?;
             }
-            words.u32(at.checked_add(12)?).map(|n| n as usize).filter(|&n| n > 0)
+            let next = words.u32(at.checked_add(12)?).map(|n| n as usize).filter(|&n| n > 0)?;
+            (names < limits::NAMES_PER_FILE_MAX).then_some(next)
         })();
         let Some(next) = step.and_then(|n| at.checked_add(n)) else { break };
         at = next;

@@ -120,7 +120,7 @@ pub(crate) fn images(bytes: &[u8], header: &EntryHeader) -> Result<Vec<Image>, S
     if header.kind == KIND_GROUP {
         return group(bytes, header);
     }
-    let image = code_image(bytes, 0).ok_or("entry header is cut short")?;
+    let image = code_image(bytes, 0).ok_or("entry header is cut short or names an impossible target")?;
     let payload = bytes.get(header.header_size..).unwrap_or_default();
     let toolkit = (image.kind == CodeKind::Sass).then(|| cubin_toolkit(payload, header.flags)).flatten();
     Ok(vec![Image { image, toolkit, bytes: header.payload_size }])
@@ -177,7 +177,7 @@ fn code_image(bytes: &[u8], at: usize) -> Option<CodeImage> {
     } else {
         Suffix::None
     };
-    let number = u32_at(bytes, at.checked_add(0x1c)?)?;
+    let number = u32_at(bytes, at.checked_add(0x1c)?).filter(|n| Arch::is_plausible(*n))?;
     let isa = (u16_at(bytes, at.checked_add(0x1a)?)?, u16_at(bytes, at.checked_add(0x18)?)?);
     let ptx_isa = (kind == CodeKind::Ptx).then_some(isa);
     Some(CodeImage { kind, arch: Arch { number, suffix }, ptx_isa })
@@ -312,7 +312,7 @@ mod tests {
         bytes[0x1c] = 35;
         bytes[0x28..0x2c].copy_from_slice(&[0x11, 0x20, 0, 0]);
         // Token a2: 10 literals; then a match; the rest of an ELF header follows as literals (token f0 + 39).
-        let mut header = vec![0u8; 64];
+        let mut header = [0u8; 64];
         header[..10].copy_from_slice(&[0x7f, 0x45, 0x4c, 0x46, 2, 1, 1, 0x33, 7, 0]);
         header[0x10] = 2;
         header[0x12] = 190;

@@ -138,7 +138,7 @@ fn finish(
             (code.runtime_marker && (version.is_some() || !loads_it)).then_some(CudartCode { version });
         content.elf = Some(facts);
     }
-    problems.extend(code.problems.iter().take(20).cloned());
+    problems.extend(code.problems.iter().cloned());
     let sections = elf::sections(capture);
     content.device_code = code.device_code(sections.as_deref());
     content

@@ -665,6 +665,7 @@ fn read_slot(bytes: &[u8], slot: &[u8], slots_end: usize, found: &mut Found) -> 
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "small numbers that the tests themselves chose")]
 mod tests {
     use super::*;
 
@@ -714,7 +715,7 @@ mod tests {
 
     impl Lcg {
         fn below(&mut self, limit: usize) -> usize {
-            self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (self.0 >> 33) as usize % limit
         }
     }

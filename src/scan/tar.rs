@@ -217,6 +217,9 @@ impl<R: Read> TarReader<R> {
         if let Some(size) = extensions.sparse_size {
             real_size = size;
         }
+        if real_size != stored && real_size > limits::SPARSE_BYTES_MAX {
+            return Err(self.damaged(&format!("a sparse file of {real_size} bytes, more than is examined,")));
+        }
         self.regions = match map.is_empty() && real_size == stored {
             true => VecDeque::from([Region::Data(stored)]),
             false => self.sparse_regions(&map, real_size)?,
@@ -259,6 +262,9 @@ impl<R: Read> TarReader<R> {
             self.position = self.position.saturating_add(BLOCK as u64);
             for byte in block {
                 if byte != b'\n' {
+                    if digits.len() > 20 {
+                        return Err(self.damaged("damaged sparse map"));
+                    }
                     digits.push(byte);
                     continue;
                 }
@@ -495,7 +501,7 @@ mod tests {
     #[test]
     fn sparse_content_is_read_at_its_real_offsets() {
         let map = b"2\n2\n3\n8\n2\n";
-        let pax = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n27 GNU.sparse.name=real.so\n27 GNU.sparse.realsize=12\n";
+        let pax = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n27 GNU.sparse.name=real.so\n26 GNU.sparse.realsize=12\n";
         let mut bytes = header("x", EntryType::XHeader, pax.len() as u64);
         bytes.extend(padded(pax));
         bytes.extend(header("GNUSparseFile.0/real.so", EntryType::Regular, 512 + 5));

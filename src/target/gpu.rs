@@ -220,9 +220,8 @@ mod tests {
     use super::*;
 
     fn cc(typed: &str) -> String {
-        resolve(typed, &Catalog::built_in().unwrap())
-            .map(|g| g.cc.to_string())
-            .unwrap_or_else(|e| format!("{e}"))
+        let resolved = resolve(typed, &Catalog::built_in().unwrap());
+        resolved.map_or_else(|e| e.to_string(), |g| g.cc.to_string())
     }
 
     #[test]

@@ -102,10 +102,15 @@ impl Driver {
             return Err(TargetError::new(format!("`{text}` is no CUDA version"), hint));
         };
         let branches: Vec<&Branch> = catalog.branches.iter().filter(|b| b.cuda_max == cuda).collect();
+        let beyond = catalog.newest_branch().filter(|newest| cuda > newest.cuda_max);
+        if branches.is_empty() && beyond.is_none() {
+            let hint = "`nvidia-smi` prints it in its header as `CUDA Version`".to_owned();
+            return Err(TargetError::new(format!("no driver reports CUDA {cuda}"), hint));
+        }
         let known = DriverKnowledge {
-            branches: branches.iter().map(|b| b.branch).collect(),
+            branches: branches.iter().copied().chain(beyond).map(|b| b.branch).collect(),
             tegra: false,
-            sure: !branches.is_empty(),
+            sure: beyond.is_none(),
             cuda: Some(cuda.clone()),
         };
         Ok(Driver { text: format!("CUDA {cuda}"), version: None, known })
