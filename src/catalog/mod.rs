@@ -51,9 +51,7 @@ pub struct Catalog {
     pub overlays: Vec<String>,
     pub branches: Vec<Branch>,
     pub driver_archs: Vec<DriverArch>,
-    pub windows: Vec<WindowsMap>,
     pub tegra: Vec<Tegra>,
-    pub driver_versions: Vec<DriverVersion>,
     pub toolkits: Vec<Toolkit>,
     pub families: Vec<Family>,
     pub ptx: Vec<PtxIsa>,
@@ -117,9 +115,7 @@ impl Catalog {
             "drivers" => {
                 self.branches = rows(file, t, "branch")?;
                 self.driver_archs = rows(file, t, "arch")?;
-                self.windows = rows(file, t, "windows_map")?;
                 self.tegra = rows(file, t, "tegra")?;
-                self.driver_versions = rows(file, t, "version")?;
             }
             "toolkits" => {
                 self.toolkits = rows(file, t, "toolkit")?;

@@ -81,13 +81,6 @@ pub struct DriverArch {
     pub source: String,
 }
 
-/// Windows and WSL driver numbers of a branch.
-#[derive(Clone, Debug, Deserialize)]
-pub struct WindowsMap {
-    pub branch: u32,
-    pub windows_versions: String,
-}
-
 /// A Jetson driver: its numbers fit no desktop branch.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Tegra {
@@ -101,16 +94,6 @@ pub struct Tegra {
     pub cc: Vec<ComputeCapability>,
     pub status: Status,
     pub source: String,
-}
-
-/// A published driver build.
-#[derive(Clone, Debug, Deserialize)]
-pub struct DriverVersion {
-    #[serde(deserialize_with = "version")]
-    pub version: Version,
-    pub branch: u32,
-    pub channel: String,
-    pub status: Status,
 }
 
 /// A CUDA toolkit release and the driver it shipped with.
