@@ -6,7 +6,7 @@
 use super::layout::{index_of, manifest_from_blob, read_small, select_from};
 use super::manifest::{self, RawManifest};
 use super::reference::Reference;
-use super::{BlobStore, Descriptor, Error, Image, LayerSource, decompress};
+use super::{BlobStore, Descriptor, Error, Image, LayerSource, decompress, read_full};
 use crate::facts::LayerIdentity;
 use crate::limits;
 use crate::names::{Digest, ImagePath, Platform};
@@ -28,7 +28,7 @@ pub enum Kind {
 pub fn kind(path: &Path) -> Result<Option<Kind>, Error> {
     let mut file = File::open(path).map_err(|e| Error::usage(format!("`{}`: {e}", path.display())))?;
     let mut head = [0u8; 512];
-    let got = fill(&mut file, &mut head).map_err(|e| unreadable(path, &e))?;
+    let got = read_full(&mut file, &mut head).map_err(|e| unreadable(path, &e))?;
     if got == 0 {
         return Err(Error::look(format!("`{}` is empty (0 bytes)", path.display())));
     }
@@ -43,17 +43,6 @@ pub fn kind(path: &Path) -> Result<Option<Kind>, Error> {
             .hint("expected `index.json` (OCI) or `manifest.json` (docker save); a root file system is given as `dir:DIR`"));
     }
     Ok(kind)
-}
-
-fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut done = 0;
-    while let Some(rest) = buffer.get_mut(done..).filter(|r| !r.is_empty()) {
-        match reader.read(rest)? {
-            0 => break,
-            n => done += n,
-        }
-    }
-    Ok(done)
 }
 
 fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> Error {
@@ -140,7 +129,7 @@ impl Listing {
     fn of(mut file: File) -> io::Result<Listing> {
         let mut magic = [0u8; 4];
         file.seek(SeekFrom::Start(0))?;
-        if fill(&mut file, &mut magic)? == 0 {
+        if read_full(&mut file, &mut magic)? == 0 {
             return Err(io::Error::other("empty (0 bytes)"));
         }
         if magic.starts_with(&[0x1f, 0x8b]) || magic == [0x28, 0xb5, 0x2f, 0xfd] {

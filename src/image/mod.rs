@@ -23,7 +23,7 @@ use crate::names::{Digest, Platform};
 use manifest::{Manifest, RawManifest};
 use registry::RegistryOptions;
 use source::Source;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::PathBuf;
 
 /// Why an image could not be opened or read. Printed as one line, with `hint` below it.
@@ -269,6 +269,20 @@ impl BlobStore for registry::Registry {
     fn bytes_downloaded(&self) -> u64 {
         registry::Registry::bytes_downloaded(self)
     }
+}
+
+/// Fills `buffer` as far as the bytes reach.
+pub(crate) fn read_full(reader: &mut (impl Read + ?Sized), buffer: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0usize;
+    while let Some(rest) = buffer.get_mut(done..).filter(|r| !r.is_empty()) {
+        match reader.read(rest) {
+            Ok(0) => break,
+            Ok(n) => done = done.saturating_add(n),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
 }
 
 /// Follows indexes (nested ones too) down to one image manifest.

@@ -1,9 +1,9 @@
 //! All code is for `a` or `f` targets of other GPUs: it runs there and nowhere else, and its PTX leads nowhere.
 
-use super::reasoning::{Weight, judge_code};
+use super::reasoning::judge_code;
 use super::{Case, Rule};
 use crate::inventory::gpu_code::Reach;
-use crate::report::{Finding, Outcome, RuleId};
+use crate::report::{Finding, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL205", name: "arch-specific-code-only" };
 pub(super) const RULE: Rule = Rule {
@@ -18,10 +18,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let mut out = Vec::new();
     for part in judge_code(case).into_iter().filter(|p| p.reach == Reach::SpecificOnly) {
         let name = &part.group.name;
-        let outcome = match part.weight {
-            Weight::Decides => Outcome::Breaks,
-            Weight::Part => Outcome::Degrades,
-        };
+        let outcome = part.weight.of_loss();
         let message = format!(
             "{name} holds only code with an `a` or `f` suffix for other GPUs; {} cannot run or compile it",
             gpu.describe()

@@ -1,10 +1,10 @@
 //! Only LTO-IR: it becomes machine code when a linker of the right release runs, and what links it is not known.
 
-use super::reasoning::{Weight, holds, judge_code, limited};
+use super::reasoning::{Weight, code_line, judge_code, limited};
 use super::{Case, Rule};
 use crate::facts::CodeKind;
-use crate::inventory::gpu_code::{CodeFile, CodeGroup, GroupRole, Reach};
-use crate::report::{Evidence, Finding, Outcome, RuleId};
+use crate::inventory::gpu_code::{CodeGroup, GroupRole, Reach};
+use crate::report::{Finding, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL207", name: "lto-ir-only" };
 pub(super) const RULE: Rule = Rule {
@@ -30,8 +30,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
 
 fn finding(group: &CodeGroup) -> Finding {
     let name = &group.name;
-    let line = |f: &CodeFile| Evidence { place: f.place.clone(), detail: holds(f) };
-    let evidence = limited(group.files.iter().map(line).collect(), "files");
+    let evidence = limited(group.files.iter().map(code_line).collect(), "files");
     let message = format!("{name} holds LTO-IR only; which linker makes machine code of it is not known");
     Finding::new(ID, Outcome::Unknown, message, evidence)
         .headline(format!("only LTO-IR in {name}"))

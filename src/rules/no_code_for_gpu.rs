@@ -1,6 +1,6 @@
 //! Neither machine code nor usable PTX for the GPU: error 209 at the first kernel.
 
-use super::reasoning::{Judgement, Weight, judge_code};
+use super::reasoning::{Judgement, judge_code};
 use super::tegra_code_mismatch::is_tegra_mismatch;
 use super::{Case, Rule};
 use crate::inventory::gpu_code::Reach;
@@ -43,10 +43,7 @@ fn held(part: &Judgement<'_>, gpu: &Gpu) -> Finding {
 
 fn missing(case: &Case<'_>, part: &Judgement<'_>, gpu: &Gpu) -> Finding {
     let name = &part.group.name;
-    let outcome = match part.weight {
-        Weight::Decides => Outcome::Breaks,
-        Weight::Part => Outcome::Degrades,
-    };
+    let outcome = part.weight.of_loss();
     let message = format!("{name} has no code for {}: neither machine code nor PTX fits", gpu.describe());
     Finding::new(ID, outcome, message, part.evidence())
         .headline(format!("no code for {} in {name}", gpu.describe()))

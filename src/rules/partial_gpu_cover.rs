@@ -1,9 +1,9 @@
 //! A part of the code covers the GPU, a part does not, and no sibling file of the package does better.
 
-use super::reasoning::{Judgement, holds, judge_code, limited};
+use super::reasoning::{Judgement, code_line, judge_code, limited};
 use super::{Case, Rule};
-use crate::inventory::gpu_code::{CodeFile, Coverage, GroupRole, Reach};
-use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
+use crate::inventory::gpu_code::{Coverage, GroupRole, Reach};
+use crate::report::{Finding, Level, Outcome, RuleId};
 use crate::target::Gpu;
 
 const ID: RuleId = RuleId { code: "CUL204", name: "partial-gpu-cover" };
@@ -59,9 +59,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
 fn sibling_note(part: &Judgement<'_>, gpu: &Gpu) -> Option<Finding> {
     let lacks = |c: &Coverage| matches!(c.reach(), Reach::None | Reach::PtxTooNew);
     let bare: Vec<_> = part.files.iter().filter(|(_, c)| lacks(c)).collect();
-    let line =
-        |(file, _): &&(&CodeFile, Coverage)| Evidence { place: file.place.clone(), detail: holds(file) };
-    let evidence = limited(bare.iter().map(line).collect(), "files");
+    let evidence = limited(bare.iter().map(|(file, _)| code_line(file)).collect(), "files");
     let name = &part.group.name;
     let message = format!(
         "{} of {} files of {name} have no code for {}; another file of the package has",

@@ -1,7 +1,7 @@
 //! Only PTX fits the GPU, and it is newer than the loading driver compiles: error 222.
 
 use super::reasoning::{
-    Judgement, Weight, driver_for_ptx, holds, isa_text, judge_code, ptx_limit, runtimes_start,
+    Judgement, code_line, driver_for_ptx, isa_text, judge_code, ptx_limit, runtimes_start,
 };
 use super::{Case, Rule, breaks_if};
 use crate::facts::CodeKind;
@@ -31,10 +31,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
 }
 
 fn too_new(case: &Case<'_>, part: &Judgement<'_>) -> Finding {
-    let outcome = match part.weight {
-        Weight::Decides => Outcome::Breaks,
-        Weight::Part => Outcome::Degrades,
-    };
+    let outcome = part.weight.of_loss();
     finding(case, &part.group.name, part.best().isa, outcome, part.evidence())
 }
 
@@ -48,11 +45,7 @@ fn without_gpu(case: &Case<'_>) -> Vec<Finding> {
         let lowest = images().filter_map(|i| i.ptx_isa).min();
         let newer = |(major, minor): (u16, u16)| Version::of(u64::from(major), u64::from(minor)) > limit.isa;
         if only_ptx && lowest.is_some_and(newer) {
-            let line = |f: &crate::inventory::gpu_code::CodeFile| Evidence {
-                place: f.place.clone(),
-                detail: holds(f),
-            };
-            let evidence = group.files.iter().map(line).collect();
+            let evidence = group.files.iter().map(code_line).collect();
             out.push(finding(case, &group.name, lowest, Outcome::Breaks, evidence));
         }
     }

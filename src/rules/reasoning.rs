@@ -7,7 +7,7 @@ use crate::facts::Place;
 use crate::inventory::compat::CompatLibrary;
 use crate::inventory::gpu_code::{CodeFile, CodeGroup, Coverage, GroupRole, Reach, coverage};
 use crate::inventory::{Linkage, Runtime, RuntimeVersion};
-use crate::report::Evidence;
+use crate::report::{Evidence, Outcome};
 use crate::target::Driver;
 use crate::version::{ComputeCapability, Version};
 use std::collections::BTreeMap;
@@ -261,6 +261,16 @@ pub(super) enum Weight {
     Part,
 }
 
+impl Weight {
+    /// What follows where the GPU cannot use the group.
+    pub(super) fn of_loss(self) -> Outcome {
+        match self {
+            Weight::Decides => Outcome::Breaks,
+            Weight::Part => Outcome::Degrades,
+        }
+    }
+}
+
 /// One group of GPU code on the target's GPU.
 pub(super) struct Judgement<'a> {
     pub(super) group: &'a CodeGroup,
@@ -277,9 +287,7 @@ impl Judgement<'_> {
     }
 
     pub(super) fn evidence(&self) -> Vec<Evidence> {
-        let line =
-            |(file, _): &(&CodeFile, Coverage)| Evidence { place: file.place.clone(), detail: holds(file) };
-        limited(self.files.iter().map(line).collect(), "files")
+        limited(self.files.iter().map(|(file, _)| code_line(file)).collect(), "files")
     }
 }
 
@@ -314,8 +322,13 @@ fn weight(case: &Case, group: &CodeGroup) -> Option<Weight> {
     }
 }
 
+/// A file with what its containers hold.
+pub(super) fn code_line(file: &CodeFile) -> Evidence {
+    Evidence { place: file.place.clone(), detail: holds(file) }
+}
+
 /// `12 containers: machine code sm_80 sm_86 sm_90, PTX 8.4 for compute_90`.
-pub(super) fn holds(file: &CodeFile) -> String {
+fn holds(file: &CodeFile) -> String {
     use crate::facts::{CodeKind, json::arch_name};
     let count = file.shapes.iter().fold(0u64, |sum, s| sum.saturating_add(s.count));
     let images = || file.shapes.iter().flat_map(|s| &s.images);

@@ -1,11 +1,11 @@
 //! Machine code for a discrete GPU on a Jetson module, or the reverse: same major, still not interchangeable.
 
 use super::no_code_for_gpu::wanted;
-use super::reasoning::{Judgement, Weight, judge_code};
+use super::reasoning::{Judgement, judge_code};
 use super::{Case, Rule};
 use crate::facts::CodeKind;
 use crate::inventory::gpu_code::Reach;
-use crate::report::{Finding, Outcome, RuleId};
+use crate::report::{Finding, RuleId};
 use crate::target::Gpu;
 use crate::version::Suffix;
 
@@ -34,10 +34,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let mut out = Vec::new();
     for part in judge_code(case).into_iter().filter(|p| is_tegra_mismatch(case, p, gpu)) {
         let name = &part.group.name;
-        let outcome = match part.weight {
-            Weight::Decides => Outcome::Breaks,
-            Weight::Part => Outcome::Degrades,
-        };
+        let outcome = part.weight.of_loss();
         let (there, here) = if gpu.tegra {
             ("discrete GPUs", "a Jetson module")
         } else {

@@ -4,8 +4,8 @@
 //! (decimal), "`\n"; content is padded to two bytes (ar(5)).
 
 use super::file::{FileScan, Scratch, stream};
-use super::tar::read_full;
 use crate::facts::{Content, DeviceCode, FileKind};
+use crate::image::read_full;
 use crate::limits;
 use std::io::{self, Read};
 

@@ -6,11 +6,12 @@ use super::capture::Capture;
 use super::code::CodeScan;
 use super::fatbin::{CONTAINER_MAGIC, CubinHeader, ENTRY_HEADER, compat_says_arch_specific};
 use super::spool::Budget;
-use super::tar::{read_bounded, read_full};
+use super::tar::read_bounded;
 use super::{archive, elf, texts};
 use crate::facts::{
     CodeImage, CodeKind, CodePlace, CodeRow, Content, CudartCode, DeviceCode, FileKind, Shape,
 };
+use crate::image::read_full;
 use crate::limits;
 use crate::names::{Digest, ImagePath};
 use crate::version::{Arch, Suffix};

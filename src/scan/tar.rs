@@ -3,6 +3,7 @@
 //! `tar::Header` reads the fields of a header block. The walk is ours: names and PAX records have bounds, sparse
 //! content is read at its real offsets, sizes on links are ignored, and skipping copies nothing.
 
+use crate::image::read_full;
 use crate::limits;
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -417,20 +418,6 @@ fn sparse_numbers(bytes: &[u8], map: &mut Vec<(u64, u64)>) {
 fn device(header: &Header) -> (u32, u32) {
     let number = |r: io::Result<Option<u32>>| r.ok().flatten().unwrap_or(u32::MAX);
     (number(header.device_major()), number(header.device_minor()))
-}
-
-/// Fills `buffer` as far as the bytes reach.
-pub(crate) fn read_full(reader: &mut (impl Read + ?Sized), buffer: &mut [u8]) -> io::Result<usize> {
-    let mut done = 0usize;
-    while let Some(rest) = buffer.get_mut(done..).filter(|r| !r.is_empty()) {
-        match reader.read(rest) {
-            Ok(0) => break,
-            Ok(n) => done = done.saturating_add(n),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(done)
 }
 
 /// Reads to the end, at most `max` bytes; `None` where there are more.
