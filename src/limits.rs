@@ -16,6 +16,8 @@ pub const LAYER_BYTES_MAX: u64 = 128 << 30;
 pub const SPARSE_BYTES_MAX: u64 = 16 << 30;
 /// Path inside the image, bytes.
 pub const PATH_BYTES_MAX: usize = 4096;
+/// DT_RPATH or DT_RUNPATH of one file, bytes (20 kB seen in TensorFlow).
+pub const SEARCH_PATH_BYTES_MAX: usize = 1 << 20;
 /// Symbolic links followed for one path, as Linux does.
 pub const SYMLINK_DEPTH_MAX: usize = 40;
 /// zstd window, as a power of two: 128 MiB, what `zstd --long=27` writes.
@@ -42,6 +44,12 @@ pub const DYNAMIC_SECTION_BYTES_MAX: u64 = 1 << 20;
 pub const NOTE_BYTES_MAX: u64 = 1 << 20;
 /// Libraries named by one ELF file, and names it may open at run time.
 pub const NAMES_PER_FILE_MAX: usize = 4096;
+/// Imports from CUDA libraries (or of torch's C++ interface) that are kept of one ELF file.
+pub const IMPORTS_PER_FILE_MAX: usize = 4096;
+/// Numbers that may be versions, kept of one ELF file until its symbol table has come.
+pub const VERSION_NUMBERS_MAX: usize = 500_000;
+/// Version texts of one kind that are kept of one ELF file.
+pub const VERSION_TEXTS_MAX: usize = 8;
 /// Header of one fatbin entry, bytes (184 is the largest seen; concatenated groups are longer).
 pub const FATBIN_HEADER_BYTES_MAX: usize = 64 << 10;
 /// Fatbin entries per file (29,341 containers seen in cuFFT).

@@ -36,6 +36,17 @@ impl Version {
         Version { text: format!("{major}.{minor}"), parts: vec![major, minor] }
     }
 
+    /// `12.4.5` from 12, 4 and 5.
+    pub fn triple(major: u64, minor: u64, patch: u64) -> Version {
+        Version { text: format!("{major}.{minor}.{patch}"), parts: vec![major, minor, patch] }
+    }
+
+    /// Whether two spellings can be one version: `12.4.5` and `12.4.5.8`.
+    pub fn agrees_with(&self, other: &Version) -> bool {
+        let shared = self.len().min(other.len());
+        (0..shared).all(|i| self.part(i) == other.part(i))
+    }
+
     /// A CUDA version from the number that `cudaRuntimeGetVersion` returns: 12040 is 12.4.
     pub fn from_cuda_code(code: u32) -> Version {
         Version::of(u64::from(code / 1000), u64::from(code % 1000 / 10))

@@ -146,3 +146,21 @@ fn the_errors_that_findings_quote_are_there_word_for_word() {
     assert_eq!(text(803), "system has unsupported display driver / cuda driver combination");
     assert_eq!(text(804), "forward compatibility was attempted on non supported HW");
 }
+
+#[test]
+fn every_candidate_of_the_field_has_its_rule_or_a_reason_for_having_none() {
+    let text = FILES.iter().find(|f| f.name == "frameworks").unwrap().text;
+    let table: toml::Table = text.parse().unwrap();
+    let rows = table["lint_rule"].as_array().unwrap();
+    assert_eq!(rows.len(), 57);
+    for row in rows {
+        let id = row["id"].as_str().unwrap();
+        match (row.get("rule").and_then(|r| r.as_str()), row.get("left").and_then(|l| l.as_str())) {
+            (Some(rule), None) => {
+                assert!(cudalint::rules::find(rule).is_some(), "{id}: there is no rule `{rule}`");
+            }
+            (None, Some(reason)) => assert!(reason.len() > 20, "{id}: says nothing"),
+            _ => panic!("{id} needs `rule` or `left`"),
+        }
+    }
+}

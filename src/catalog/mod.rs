@@ -39,6 +39,8 @@ pub const FILES: &[CatalogFile] = catalog_files![
     "gpus",
     "image_configs",
     "libraries",
+    "library_bugs",
+    "loading",
     "ptx_isa",
     "toolkits",
 ];
@@ -65,6 +67,11 @@ pub struct Catalog {
     pub errors: Vec<ErrorRow>,
     pub components: Vec<ComponentRow>,
     pub frameworks: Vec<FrameworkRow>,
+    pub preloads: Vec<PreloadRow>,
+    pub dlopens: Vec<DlopenRow>,
+    pub bugs: Vec<BugRow>,
+    pub cudnn_gpus: Vec<CudnnGpu>,
+    pub tritons: Vec<TritonRow>,
 }
 
 /// Why a catalog could not be used.
@@ -132,6 +139,15 @@ impl Catalog {
                 self.compat_packages = rows(file, t, "package")?;
                 self.compat_matrix = rows(file, t, "matrix")?;
                 self.historic_bases = rows(file, t, "historic_base")?;
+            }
+            "frameworks" => self.tritons = rows(file, t, "triton_release")?,
+            "library_bugs" => {
+                self.bugs = rows(file, t, "bug")?;
+                self.cudnn_gpus = rows(file, t, "cudnn_gpu")?;
+            }
+            "loading" => {
+                self.preloads = rows(file, t, "preload")?;
+                self.dlopens = rows(file, t, "dlopen")?;
             }
             "errors" => self.errors = rows(file, t, "error")?,
             "components" => {

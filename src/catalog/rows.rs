@@ -264,13 +264,116 @@ pub struct ComponentRow {
     pub source: String,
 }
 
-/// A framework, recognised by its Python distribution.
+/// A framework, recognised by its Python distribution or conda package.
 #[derive(Clone, Debug, Deserialize)]
 pub struct FrameworkRow {
     pub component: String,
     pub pip: Vec<String>,
+    #[serde(default)]
+    pub conda: Vec<String>,
+    /// Distributions of the family that never use a GPU.
+    #[serde(default)]
+    pub cpu: Vec<String>,
     /// Files whose GPU code decides for the whole package.
     pub main: Vec<String>,
+    /// The file that says what it was built for, below the site directory.
+    #[serde(default)]
+    pub version_file: Option<String>,
+    pub status: Status,
+    pub source: String,
+}
+
+/// When a framework works through its list of libraries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PreloadWhen {
+    /// Always, best effort.
+    Import,
+    /// Only where its first attempt to load failed; then it tries again.
+    LoadError,
+}
+
+/// Libraries that a framework opens by itself, by absolute path below the site directory.
+#[derive(Clone, Debug, Deserialize)]
+pub struct PreloadRow {
+    pub id: String,
+    pub distribution: String,
+    /// Where the files of the package stand, below the site directory.
+    pub modules: Vec<String>,
+    #[serde(deserialize_with = "version")]
+    pub from: Version,
+    #[serde(deserialize_with = "version")]
+    pub below: Version,
+    pub when: PreloadWhen,
+    /// Stems, in the order of loading.
+    pub libraries: Vec<String>,
+    pub status: Status,
+    pub source: String,
+}
+
+/// Names that a framework's library opens at run time, by the CUDA release that it was built with.
+#[derive(Clone, Debug, Deserialize)]
+pub struct DlopenRow {
+    pub id: String,
+    pub framework: String,
+    #[serde(deserialize_with = "version")]
+    pub cuda_from: Version,
+    #[serde(deserialize_with = "version")]
+    pub cuda_below: Version,
+    pub sonames: Vec<String>,
+    pub status: Status,
+    pub source: String,
+}
+
+/// A release of a library with a known fault.
+#[derive(Clone, Debug, Deserialize)]
+pub struct BugRow {
+    pub id: String,
+    pub component: String,
+    #[serde(deserialize_with = "version")]
+    pub from: Version,
+    #[serde(deserialize_with = "version")]
+    pub below: Version,
+    /// Majors of the compute capabilities that meet it; empty = all.
+    #[serde(default)]
+    pub cc_majors: Vec<u32>,
+    /// A second component that must be there for it.
+    #[serde(default)]
+    pub with: Option<String>,
+    #[serde(default, deserialize_with = "optional_version")]
+    pub with_from: Option<Version>,
+    #[serde(default, deserialize_with = "optional_version")]
+    pub with_below: Option<Version>,
+    pub effect: String,
+    pub text: String,
+    pub fix: String,
+    pub status: Status,
+    pub source: String,
+}
+
+/// From which release on cuDNN lacks kernels for older GPUs.
+#[derive(Clone, Debug, Deserialize)]
+pub struct CudnnGpu {
+    #[serde(deserialize_with = "version")]
+    pub from: Version,
+    #[serde(deserialize_with = "capability")]
+    pub cc_min: ComputeCapability,
+    pub status: Status,
+    pub source: String,
+}
+
+/// A release of Triton and the assembler in it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct TritonRow {
+    #[serde(deserialize_with = "version")]
+    pub version: Version,
+    #[serde(deserialize_with = "version")]
+    pub ptxas: Version,
+    #[serde(default, deserialize_with = "optional_version")]
+    pub ptxas_blackwell: Option<Version>,
+    /// `>=10.0`: compute capabilities for which the second assembler is used.
+    #[serde(default)]
+    pub blackwell_used_for_cc: Option<String>,
     pub status: Status,
     pub source: String,
 }

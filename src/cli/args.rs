@@ -97,6 +97,9 @@ pub(super) struct InspectArgs {
     /// List every ELF file, not only those of the CUDA stack
     #[arg(long, env = "CUDALINT_ALL_OBJECTS", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub(super) all_objects: bool,
+    /// Print what loads what; with PATH the whole tree of that file in the image
+    #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = "", env = "CUDALINT_TREE")]
+    pub(super) tree: Option<String>,
     /// Directory whose TOML files are laid over the built-in catalog
     #[arg(long, value_name = "DIR", env = "CUDALINT_CATALOG")]
     pub(super) catalog: Option<PathBuf>,

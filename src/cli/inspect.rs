@@ -3,6 +3,9 @@
 use super::args::{Format, InspectArgs};
 use super::{load, output, say_layers, status};
 use crate::image::Error;
+use crate::inventory::Inventory;
+use crate::names::ImagePath;
+use crate::render::style::Style;
 use crate::render::{Context, inspect, json};
 use crate::report::Report;
 use crate::{inventory, render};
@@ -37,8 +40,21 @@ pub(super) fn run(args: &InspectArgs) -> Result<u8, Error> {
     }
     if outputs.wants(Format::Text) {
         let mut text = Vec::new();
-        let _never_fails = render::inspect::text(&mut text, &inventory, outputs.style);
+        match args.tree.as_deref() {
+            None => drop(render::inspect::text(&mut text, &inventory, outputs.style)),
+            Some(path) => text.extend(tree(&inventory, path, outputs.style)?.into_bytes()),
+        }
         outputs.write(Format::Text, &text)?;
     }
     Ok(if loaded.errors.is_empty() && loaded.facts.complete { status::OK } else { status::LOOK })
+}
+
+/// All trees, or that of one file.
+fn tree(inventory: &Inventory, path: &str, style: Style) -> Result<String, Error> {
+    if path.is_empty() {
+        return Ok(render::tree::of_all(inventory, style));
+    }
+    let file = inventory.processes.loader.paths.file(ImagePath::new(path).as_str());
+    let tree = file.and_then(|f| render::tree::of_file(inventory, f, style));
+    tree.ok_or_else(|| Error::usage(format!("--tree: `{path}` is no program or shared library of the image")))
 }

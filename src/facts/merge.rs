@@ -5,11 +5,11 @@
 //! a whole directory included. An entry below a symbolic link of a lower layer lands where the link points (as
 //! containerd applies it) unless its own layer declares the directory, which then replaces the link.
 
+use super::links::{Last, follow};
 use super::{
     Content, Counts, Entry, EntryKind, FileFacts, ImageFacts, ImageIdentity, LayerFacts, Link, Package,
     Place, Problem,
 };
-use crate::limits;
 use crate::names::{ImagePath, LayerIndex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -65,36 +65,10 @@ impl Tree {
 
     /// `path` with every symbolic link in its directories followed, except at the paths in `own_dirs`.
     fn real(&self, path: &ImagePath, own_dirs: &BTreeSet<ImagePath>) -> ImagePath {
-        let mut parts: Vec<String> =
-            path.as_str().split('/').filter(|p| !p.is_empty()).rev().map(str::to_owned).collect();
-        let mut at = ImagePath::new("/");
-        let mut links = 0usize;
-        while let Some(part) = parts.pop() {
-            if part == ".." {
-                at = at.parent();
-                continue;
-            }
-            let next = at.join(&part);
-            let link = match self.nodes.get(&next).map(|n| &n.kind) {
-                Some(NodeKind::Symlink(target)) if !parts.is_empty() && !own_dirs.contains(&next) => {
-                    Some(target)
-                }
-                _ => None,
-            };
-            match link {
-                Some(target) if links < limits::SYMLINK_DEPTH_MAX => {
-                    links += 1;
-                    if target.starts_with('/') {
-                        at = ImagePath::new("/");
-                    }
-                    parts.extend(
-                        target.split('/').filter(|p| !p.is_empty() && *p != ".").rev().map(str::to_owned),
-                    );
-                }
-                _ => at = next,
-            }
-        }
-        at
+        follow(path.as_str(), Last::Keep, |at| match self.nodes.get(at).map(|n| &n.kind) {
+            Some(NodeKind::Symlink(target)) if !own_dirs.contains(at) => Some(target.as_str()),
+            _ => None,
+        })
     }
 
     fn insert(&mut self, path: ImagePath, node: Node) {

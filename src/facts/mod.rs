@@ -5,6 +5,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod json;
+pub mod links;
 pub mod merge;
 
 use crate::names::{Digest, ImagePath, LayerIndex, Platform};
@@ -143,6 +144,27 @@ pub struct ElfFacts {
     pub driver_api: Vec<String>,
     /// Names of CUDA libraries in the file's strings that may be opened at run time.
     pub dlopens: Vec<String>,
+    /// Imported symbols by the CUDA library asked for them: `symbol@version`, in the order of the symbol table, in which
+    /// the loader meets them. Under the empty name: torch's C++ symbols, which have no versions.
+    pub imports: BTreeMap<String, Vec<String>>,
+    /// [`gnu_hash`] of every exported symbol, sorted; of libraries of the CUDA stack, and of torch's own C++ symbols.
+    pub exports: Option<Vec<u32>>,
+    /// Numbers that version functions return and version words hold: `cusparseGetVersion` -> 12301.
+    pub version_numbers: BTreeMap<String, u32>,
+    /// Version texts among the strings: `nccl` -> `2.21.5+cuda12.4`, `toolkit` -> `12.4.127`.
+    pub version_texts: BTreeMap<String, Vec<String>>,
+}
+
+impl ElfFacts {
+    /// Whether the file exports `symbol`; `None` where its exports were not kept.
+    pub fn exports_symbol(&self, symbol: &str) -> Option<bool> {
+        Some(self.exports.as_ref()?.binary_search(&gnu_hash(symbol.as_bytes())).is_ok())
+    }
+}
+
+/// The hash of a symbol name that `.gnu.hash` sections use.
+pub fn gnu_hash(name: &[u8]) -> u32 {
+    name.iter().fold(5381u32, |hash, &byte| hash.wrapping_mul(33).wrapping_add(u32::from(byte)))
 }
 
 /// Code of the CUDA runtime inside a file.

@@ -1,8 +1,8 @@
 //! Forward-compatibility packages in the image: libcuda files in the places where the packages put them.
 
 use crate::catalog::Catalog;
+use crate::facts::links::Paths;
 use crate::facts::{FileFacts, ForwardCompatNote, ImageFacts, Place};
-use crate::limits;
 use crate::names::ImagePath;
 use crate::version::Version;
 
@@ -34,10 +34,15 @@ pub(super) fn find(facts: &ImageFacts, catalog: &Catalog) -> Vec<CompatLibrary> 
     let is_compat = |f: &&FileFacts| {
         f.place.path.file_name().starts_with("libcuda.so") && f.elf.is_some() && is_compat_path(&f.place.path)
     };
-    facts.files.iter().filter(is_compat).map(|f| library(f, facts, catalog)).collect()
+    let mut found = facts.files.iter().filter(is_compat).peekable();
+    if found.peek().is_none() {
+        return Vec::new();
+    }
+    let paths = Paths::of(facts);
+    found.map(|f| library(f, facts, &paths, catalog)).collect()
 }
 
-fn library(file: &FileFacts, facts: &ImageFacts, catalog: &Catalog) -> CompatLibrary {
+fn library(file: &FileFacts, facts: &ImageFacts, paths: &Paths, catalog: &Catalog) -> CompatLibrary {
     let path = &file.place.path;
     let note = file.elf.as_ref().and_then(|e| e.forward_compat.clone());
     let driver =
@@ -56,32 +61,11 @@ fn library(file: &FileFacts, facts: &ImageFacts, catalog: &Catalog) -> CompatLib
         branch,
         note,
         orin: path.parent().file_name() == "compat-orin",
-        on_library_path: on_library_path(facts, &path.parent()),
+        on_library_path: on_library_path(facts, paths, &path.parent()),
     }
 }
 
-fn on_library_path(facts: &ImageFacts, dir: &ImagePath) -> Option<String> {
+fn on_library_path(facts: &ImageFacts, paths: &Paths, dir: &ImagePath) -> Option<String> {
     let value = facts.image.config.env("LD_LIBRARY_PATH")?;
-    value.split(':').find(|entry| !entry.is_empty() && real(facts, entry) == *dir).map(str::to_owned)
-}
-
-/// A path of the image with its symbolic links followed (`/usr/local/cuda` may lead over `/etc/alternatives`).
-fn real(facts: &ImageFacts, path: &str) -> ImagePath {
-    let mut parts: Vec<String> = path.split('/').filter(|p| !p.is_empty()).rev().map(str::to_owned).collect();
-    let mut at = ImagePath::new("/");
-    let mut links = 0usize;
-    while let Some(part) = parts.pop() {
-        let next = at.join(&part);
-        match facts.links.iter().find(|l| !l.hard && l.place.path == next) {
-            Some(link) if links < limits::SYMLINK_DEPTH_MAX => {
-                links += 1;
-                if link.target.starts_with('/') {
-                    at = ImagePath::new("/");
-                }
-                parts.extend(link.target.split('/').filter(|p| !p.is_empty()).rev().map(str::to_owned));
-            }
-            _ => at = next,
-        }
-    }
-    at
+    value.split(':').find(|entry| !entry.is_empty() && paths.real(entry) == *dir).map(str::to_owned)
 }

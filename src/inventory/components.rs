@@ -1,5 +1,8 @@
 //! ELF files, Python distributions and system packages -> rows of the stack, with the version and what it was read from.
 
+use super::frameworks::Framework;
+use super::processes::site_directory;
+use super::versions::{self, Stated};
 use super::{Component, ComponentKind, Linkage, Runtime, RuntimeVersion};
 use crate::catalog::{Catalog, ComponentRow};
 use crate::facts::{ElfFacts, FileFacts, FileKind, ImageFacts, Package, PackageOrigin};
@@ -7,7 +10,11 @@ use crate::version::Version;
 use std::collections::BTreeSet;
 
 /// All components, and among them the runtimes.
-pub(super) fn find(facts: &ImageFacts, catalog: &Catalog) -> (Vec<Component>, Vec<Runtime>) {
+pub(super) fn find(
+    facts: &ImageFacts,
+    frameworks: &[Framework],
+    catalog: &Catalog,
+) -> (Vec<Component>, Vec<Runtime>) {
     let mut components = Vec::new();
     let mut runtimes = Vec::new();
     for file in facts.files.iter().filter(|f| f.kind == FileKind::Elf) {
@@ -16,7 +23,7 @@ pub(super) fn find(facts: &ImageFacts, catalog: &Catalog) -> (Vec<Component>, Ve
         let by_soname = || elf.soname.as_deref().and_then(|s| catalog.component_of(s));
         let row = catalog.component_of(name).or_else(by_soname);
         if let Some(row) = row {
-            components.push(library(file, elf, row, facts));
+            components.push(library(file, elf, row, facts, catalog));
         }
         if row.is_some_and(|r| r.component == "cudart") {
             runtimes.push(dynamic_runtime(file, elf, components.last()));
@@ -32,37 +39,53 @@ pub(super) fn find(facts: &ImageFacts, catalog: &Catalog) -> (Vec<Component>, Ve
         }
     }
     components.extend(toolkits(facts));
-    components.extend(frameworks(facts, catalog));
+    components.extend(super::frameworks::components(frameworks));
     components.extend(package_only(facts, catalog, &components));
     components
         .sort_by(|a, b| (a.kind, &a.component, &a.place.path).cmp(&(b.kind, &b.component, &b.place.path)));
     (components, runtimes)
 }
 
-fn library(file: &FileFacts, elf: &ElfFacts, row: &ComponentRow, facts: &ImageFacts) -> Component {
+fn library(
+    file: &FileFacts,
+    elf: &ElfFacts,
+    row: &ComponentRow,
+    facts: &ImageFacts,
+    catalog: &Catalog,
+) -> Component {
     let name = file.place.path.file_name();
     let package = owner(file, row, facts);
-    let constant = elf.cudart.and_then(|c| c.version).map(Version::from_cuda_code);
-    let in_name = version_in_name(name);
     let is_cudart = row.component == "cudart";
-    let and_package = package.map(|p| format!(", {}", package_text(p))).unwrap_or_default();
-    let (version, how) = match (&in_name, &package, is_cudart.then_some(&constant).and_then(Option::as_ref)) {
-        (Some(version), _, Some(code)) if version.major_minor() == *code => {
-            (Some(version.to_string()), format!("the file name and the constant in its code{and_package}"))
-        }
-        (_, Some(p), Some(code))
-            if Version::leading(&p.fact.version).is_some_and(|v| v.major_minor() == *code) =>
-        {
-            (Some(plain_version(p)), format!("the constant in its code and {}", package_text(p)))
-        }
-        (_, _, Some(code)) => (Some(code.to_string()), format!("the constant in its code{and_package}")),
-        (Some(version), _, None) => (Some(version.to_string()), format!("the file name{and_package}")),
-        (None, Some(package), None) => (Some(plain_version(package)), package_text(package)),
-        (None, None, None) => (None, "only the file name; it has no full version".to_owned()),
+    let constant = elf.cudart.and_then(|c| c.version).map(Version::from_cuda_code);
+    let stated = match constant.clone().filter(|_| is_cudart) {
+        Some(version) => Some(Stated { version, how: "the constant in its code".to_owned() }),
+        None => versions::stated(&row.component, elf).or_else(|| beside(file, row, facts, catalog)),
     };
-    let cuda = match is_cudart {
-        true => version.as_deref().and_then(Version::leading).map(|v| v.major_minor()),
-        false => constant,
+    let mut sources: Vec<(Version, String)> = stated.into_iter().map(|s| (s.version, s.how)).collect();
+    sources.extend(version_in_name(name).map(|v| (v, "the file name".to_owned())));
+    let packaged = package.and_then(|p| Some((Version::leading(&p.fact.version)?, package_text(p))));
+    sources.extend(packaged);
+    // What the bytes state comes first; of the sources that agree with it the longest spelling is printed.
+    let (agreeing, other): (Vec<_>, Vec<_>) =
+        sources.iter().partition(|(v, _)| sources.first().is_some_and(|(first, _)| first.agrees_with(v)));
+    let version =
+        agreeing.iter().map(|(v, _)| v).max_by_key(|v| v.len()).map(std::string::ToString::to_string);
+    let names: Vec<&str> = agreeing.iter().map(|(_, how)| how.as_str()).collect();
+    let how = match names.as_slice() {
+        [] => "only the file name; it has no full version".to_owned(),
+        [one] => (*one).to_owned(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    };
+    let disagreement = other.first().map(|(v, how)| format!("{how} says {v}"));
+    let cuda = match (is_cudart, row.component.as_str()) {
+        (true, _) | (_, "nvrtc" | "nvjitlink") => {
+            version.as_deref().and_then(Version::leading).map(|v| v.major_minor())
+        }
+        // What they answer is a CUDA release of their makers, not of the toolkit that they belong to.
+        (_, "cublas" | "cublaslt") => None,
+        (_, "cudnn") => companions(file, "cudnn", facts, catalog)
+            .find_map(|f| versions::built_with("cudnn", f.elf.as_ref()?)),
+        _ => versions::built_with(&row.component, elf).or(constant),
     };
     let is_driver = matches!(row.component.as_str(), "libcuda" | "nvidia-driver");
     let kind = match is_driver {
@@ -81,7 +104,41 @@ fn library(file: &FileFacts, elf: &ElfFacts, row: &ComponentRow, facts: &ImageFa
         place: file.place.clone(),
         how,
         origin,
+        disagreement,
     }
+}
+
+/// The version that a library's companion in the same directory states: cuDNN's dispatcher has none of its own, and
+/// cuBLAS asks cuBLASLt for it.
+fn beside(file: &FileFacts, row: &ComponentRow, facts: &ImageFacts, catalog: &Catalog) -> Option<Stated> {
+    let companion = match row.component.as_str() {
+        "cudnn" => "cudnn",
+        "cublas" => "cublaslt",
+        _ => return None,
+    };
+    let stated = companions(file, companion, facts, catalog)
+        .filter(|f| f.place.path != file.place.path)
+        .filter_map(|f| {
+            let stated = versions::stated(companion, f.elf.as_ref()?)?;
+            Some(Stated { how: format!("{} of {}", stated.how, f.place.path.file_name()), ..stated })
+        });
+    stated.min_by(|a, b| a.how.cmp(&b.how))
+}
+
+/// Libraries of a component in the same directory and with the same number in their sonames, the file itself included.
+fn companions<'f>(
+    file: &'f FileFacts,
+    component: &'f str,
+    facts: &'f ImageFacts,
+    catalog: &'f Catalog,
+) -> impl Iterator<Item = &'f FileFacts> {
+    let number = |f: &FileFacts| f.elf.as_ref()?.soname.as_deref()?.split(".so.").nth(1).map(str::to_owned);
+    let (dir, own) = (file.place.path.parent(), number(file));
+    facts.files.iter().filter(move |f| {
+        f.place.path.parent() == dir
+            && catalog.component_of(f.place.path.file_name()).is_some_and(|c| c.component == component)
+            && number(f) == own
+    })
 }
 
 fn plain_version(package: &Package) -> String {
@@ -172,11 +229,6 @@ fn path_names_release(path: &str, package: &str) -> bool {
     }
 }
 
-/// `/usr/lib/python3/site-packages/` of a path in it.
-pub(super) fn site_directory(path: &str) -> Option<&str> {
-    ["/site-packages/", "/dist-packages/"].iter().find_map(|s| path.find(s).map(|at| &path[..at + s.len()]))
-}
-
 fn dynamic_runtime(file: &FileFacts, elf: &ElfFacts, row: Option<&Component>) -> Runtime {
     let known = row.and_then(|c| Some((Version::leading(c.version.as_deref()?)?, c.how.clone())));
     let soname = elf.soname.as_deref().unwrap_or(file.place.path.file_name());
@@ -203,6 +255,7 @@ fn static_runtime(file: &FileFacts, version: Option<&Version>) -> Component {
         place: file.place.clone(),
         how: "the constant in the runtime's code".to_owned(),
         origin: "file",
+        disagreement: None,
     }
 }
 
@@ -230,48 +283,10 @@ fn toolkits(facts: &ImageFacts) -> Vec<Component> {
             place: file.place.clone(),
             how: name.to_owned(),
             origin: "file",
+            disagreement: None,
         });
     }
     out
-}
-
-fn frameworks(facts: &ImageFacts, catalog: &Catalog) -> Vec<Component> {
-    let is_pip = |p: &&Package| p.fact.origin == PackageOrigin::Pip;
-    let mut out = Vec::new();
-    for package in facts.packages.iter().filter(is_pip) {
-        let name = package.fact.name.as_str();
-        let known = |f: &&crate::catalog::FrameworkRow| {
-            f.pip
-                .iter()
-                .any(|p| name == p || name.strip_prefix(p.as_str()).is_some_and(|r| r.starts_with("-cu")))
-        };
-        if catalog.frameworks.iter().find(known).is_none() {
-            continue;
-        }
-        out.push(Component {
-            component: name.to_owned(),
-            display: name.to_owned(),
-            kind: ComponentKind::Framework,
-            version: Some(package.fact.version.clone()),
-            cuda: framework_cuda(package),
-            linkage: None,
-            place: package.place.clone(),
-            how: "pip metadata".to_owned(),
-            origin: "pip",
-        });
-    }
-    out
-}
-
-/// `2.6.0+cu124` says 12.4; else the runtime that the distribution pins.
-fn framework_cuda(package: &Package) -> Option<Version> {
-    let local =
-        package.fact.version.split_once("+cu").map(|(_, v)| v).filter(|v| is_digits(v) && v.len() >= 3);
-    if let Some((major, minor)) = local.map(|v| v.split_at(v.len() - 1)) {
-        return Some(Version::of(major.parse().ok()?, minor.parse().ok()?));
-    }
-    let pinned = package.fact.requires.iter().find_map(|r| r.strip_prefix("nvidia-cuda-runtime"))?;
-    Version::leading(pinned.split_once("==")?.1.trim()).map(|v| v.major_minor())
 }
 
 /// Packages of the stack of which no library was seen: they are rows of their own.
@@ -299,6 +314,7 @@ fn package_only(facts: &ImageFacts, catalog: &Catalog, seen: &[Component]) -> Ve
             place: package.place.clone(),
             how: text,
             origin: crate::facts::json::origin_name(package.fact.origin),
+            disagreement: None,
         });
     }
     out

@@ -227,14 +227,15 @@ fn library_key(soname: &str) -> &str {
     soname.split(['_', '.', '-']).next().unwrap_or(soname)
 }
 
-fn key(file: &FileFacts, catalog: &Catalog) -> (String, GroupRole) {
+/// The group that a file belongs to.
+pub(super) fn key(file: &FileFacts, catalog: &Catalog) -> (String, GroupRole) {
     let path = file.place.path.as_str();
     let by_soname =
         || file.elf.as_ref().and_then(|e| e.soname.as_deref()).and_then(|s| catalog.component_of(s));
     if let Some(row) = catalog.component_of(file.place.path.file_name()).or_else(by_soname) {
         return (row.display.clone(), GroupRole::Vendor(row.device_code));
     }
-    if let Some(site) = super::components::site_directory(path) {
+    if let Some(site) = super::processes::site_directory(path) {
         let rest = &path[site.len()..];
         let package = rest.split('/').next().unwrap_or(rest);
         // An extension module directly in the directory: `bitsandbytes_C.cpython-311-x86_64-linux-gnu.so`.

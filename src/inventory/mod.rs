@@ -5,24 +5,35 @@
 
 pub mod compat;
 pub mod components;
+pub mod frameworks;
+pub mod gaps;
 pub mod gpu_code;
+pub mod loader;
+pub mod loading;
+pub mod processes;
 pub mod requirements;
+pub mod versions;
 
 use crate::catalog::Catalog;
 use crate::facts::{ImageFacts, Place};
 use crate::version::Version;
 use compat::CompatLibrary;
 use gpu_code::CodeGroup;
+use processes::Processes;
 
 /// What an image brings for the GPU.
 pub struct Inventory<'a> {
     pub facts: &'a ImageFacts,
     /// Sorted by kind, component, path.
     pub components: Vec<Component>,
+    pub frameworks: Vec<frameworks::Framework>,
     pub runtimes: Vec<Runtime>,
     pub code: Vec<CodeGroup>,
     pub compat: Vec<CompatLibrary>,
     pub requirements: requirements::Requirements,
+    pub processes: Processes<'a>,
+    /// What loading every part of the stack meets.
+    pub loading: Vec<loading::Group<'a>>,
 }
 
 /// One row of the stack.
@@ -41,6 +52,8 @@ pub struct Component {
     /// What the version was read from.
     pub how: String,
     pub origin: &'static str,
+    /// A source of the version that says something else than the one that is printed.
+    pub disagreement: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,13 +114,44 @@ impl std::fmt::Display for RuntimeVersion {
 
 /// Builds the inventory of an image.
 pub fn build<'a>(facts: &'a ImageFacts, catalog: &Catalog) -> Inventory<'a> {
-    let (components, runtimes) = components::find(facts, catalog);
+    let frameworks = frameworks::find(facts, catalog);
+    let (components, runtimes) = components::find(facts, &frameworks, catalog);
     let code = gpu_code::group(facts, catalog);
     let requirements = requirements::of(&runtimes, &code, catalog);
-    Inventory { facts, components, runtimes, code, compat: compat::find(facts, catalog), requirements }
+    let processes = Processes::of(facts, catalog);
+    let compat = compat::find(facts, catalog);
+    let loading = loading::groups(facts, &processes, catalog);
+    Inventory { facts, components, frameworks, runtimes, code, compat, requirements, processes, loading }
 }
 
 impl Inventory<'_> {
+    /// The row of the stack for a library file.
+    pub fn component_at(&self, file: &crate::facts::FileFacts) -> Option<&Component> {
+        self.components
+            .iter()
+            .find(|c| c.place.path == file.place.path && c.linkage == Some(Linkage::Dynamic))
+    }
+
+    /// The version of a library file.
+    pub fn version_at(&self, file: &crate::facts::FileFacts) -> Option<Version> {
+        self.component_at(file)?.version.as_deref().and_then(Version::leading)
+    }
+
+    /// Whether a file is one of those whose loading was looked at.
+    pub fn is_member(&self, file: &crate::facts::FileFacts) -> bool {
+        self.loading.iter().flat_map(|g| &g.members).any(|m| m.file.place == file.place)
+    }
+
+    /// Installed frameworks of a catalog family.
+    pub fn family<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s frameworks::Framework> + 's {
+        self.frameworks.iter().filter(move |f| f.family == name)
+    }
+
+    /// The installed distribution of a name.
+    pub fn framework(&self, name: &str) -> Option<&frameworks::Framework> {
+        self.frameworks.iter().find(|f| f.name == name)
+    }
+
     /// Whether anything inside uses the GPU. A compat package or a driver library alone is no use.
     pub fn uses_gpu(&self) -> bool {
         let library = |c: &Component| c.kind == ComponentKind::Library;

@@ -3,6 +3,7 @@
 use super::style::{Style, bytes, safe, shorten};
 use crate::facts::json::{arch_name, glibc_needed, kind_name};
 use crate::facts::{DeviceCode, FileFacts, ImageFacts};
+use crate::inventory::loader::Load;
 use crate::inventory::{Component, Inventory, Linkage};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -42,7 +43,7 @@ pub fn objects(inventory: &Inventory, all: bool) -> Vec<ObjectJson> {
             || component_paths.contains(&&f.place.path)
             || f.elf
                 .as_ref()
-                .is_some_and(|e| !e.dlopens.is_empty() || e.needed.iter().any(|n| n.starts_with("libcu")))
+                .is_some_and(|e| !e.dlopens.is_empty() || e.needed.iter().any(|n| is_stack_name(n)))
     };
     let files = inventory.facts.files.iter().filter(takes_part);
     files
@@ -57,10 +58,33 @@ pub fn objects(inventory: &Inventory, all: bool) -> Vec<ObjectJson> {
                 rpath: elf.rpath.clone(),
                 runpath: elf.runpath.clone(),
                 glibc: glibc_needed(elf).map(|v| v.to_string()),
-                loads: Vec::new(),
+                loads: loads(inventory, f),
             })
         })
         .collect()
+}
+
+/// Names of libraries that make a file part of the CUDA stack.
+fn is_stack_name(name: &str) -> bool {
+    const PREFIXES: [&str; 6] = ["libcu", "libnccl", "libnv", "libnpp", "libtorch", "libc10"];
+    PREFIXES.iter().any(|p| name.starts_with(p))
+}
+
+/// What the loader does with each name that a file asks for, as the process that opens it would meet it.
+fn loads(inventory: &Inventory, file: &FileFacts) -> Vec<LoadJson> {
+    let Some(process) = inventory.processes.open(file) else { return Vec::new() };
+    let own = process.objects.iter().find(|o| o.file.place.path == file.place.path);
+    own.map(|o| o.loads.iter().map(load_json).collect()).unwrap_or_default()
+}
+
+fn load_json(load: &Load) -> LoadJson {
+    LoadJson {
+        soname: load.name.clone(),
+        path: load.file.map(|f| f.place.path.to_string()),
+        status: load.status.name().to_owned(),
+        via: load.via.map(|v| v.name().to_owned()),
+        shadows: load.shadows.iter().map(|f| f.place.path.to_string()).collect(),
+    }
 }
 
 /// Writes the bill of materials.

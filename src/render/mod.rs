@@ -4,6 +4,7 @@ pub mod inspect;
 pub mod json;
 pub mod style;
 pub mod text;
+pub mod tree;
 
 use crate::facts::json::{TimingJson, ToolJson};
 

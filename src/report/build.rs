@@ -77,9 +77,9 @@ fn judge_target(
     for part in parts {
         let verdict = verdict(inventory, &part.findings);
         worst = worst.max(Some(verdict));
-        if verdict != Verdict::Fails {
-            how.extend(part.findings.iter().flat_map(|f| f.how.iter().copied()));
-        }
+        // What fails gets nothing done, except on the CPU.
+        let counts = |how: &How| verdict != Verdict::Fails || *how == How::CpuFallback;
+        how.extend(part.findings.iter().flat_map(|f| f.how.iter().copied()).filter(counts));
         if let Some(gpu) = part.gpu {
             gpus.push(GpuVerdict { name: gpu.typed.clone(), describe: gpu.describe(), cc: gpu.cc, verdict });
         }

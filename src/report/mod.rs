@@ -77,6 +77,7 @@ pub enum How {
     MinorVersionCompatibility,
     ForwardCompatibility,
     Jit,
+    CpuFallback,
 }
 
 impl How {
@@ -86,6 +87,7 @@ impl How {
             How::MinorVersionCompatibility => "minor-version-compatibility",
             How::ForwardCompatibility => "forward-compatibility",
             How::Jit => "jit",
+            How::CpuFallback => "cpu-fallback",
         }
     }
 }

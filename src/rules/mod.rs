@@ -6,9 +6,25 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod arch_specific_code_only;
+mod bitsandbytes_variant_missing;
+mod build_machine_path;
+mod built_for_another_torch;
+mod c_library_too_old;
+mod checks_disabled;
 mod compat_older_than_driver;
+mod conflicting_distributions;
+mod cpu_only_build;
+mod cublas_pair_mixed;
+mod cudnn;
+mod cudnn_incomplete;
+mod cudnn_mixed;
+mod cudnn_older_than_built;
+mod cudnn_without_gpu;
+mod cupy_libraries_missing;
 mod damaged_file;
 mod driver_below_documented_minimum;
+mod driver_library_in_image;
+mod driver_needed_at_import;
 mod driver_not_decisive;
 mod driver_too_old;
 mod forward_compatibility;
@@ -16,14 +32,33 @@ mod forward_compatibility_unusable;
 mod gpu_dropped_by_driver;
 mod gpu_unknown_to_driver;
 mod image_incomplete;
+mod jax_library_too_old;
+mod jax_versions_disagree;
 mod jit_only;
+mod known_library_bug;
+mod library_for_another_cuda;
+mod linking;
 mod lto_ir_only;
 mod minor_version_compatibility;
+mod missing_library;
+mod nccl_linked_statically;
 mod no_code_for_gpu;
+mod nvrtc_builtins_missing;
+mod onnxruntime_libraries_missing;
 mod partial_gpu_cover;
+mod pins_not_met;
 mod ptx_too_new;
 mod reasoning;
+mod requirements;
+mod several_cuda_majors;
+mod shadowed_library;
+mod stub_driver;
 mod tegra_code_mismatch;
+mod tensorflow_libraries_missing;
+mod torch_companion_cuda;
+mod triton_assembler_too_new;
+mod undefined_symbol;
+mod version_disagrees;
 mod wrong_cpu_architecture;
 
 use crate::catalog::Catalog;
@@ -69,6 +104,38 @@ pub const RULES: &[Rule] = &[
     arch_specific_code_only::RULE,
     tegra_code_mismatch::RULE,
     lto_ir_only::RULE,
+    missing_library::RULE,
+    undefined_symbol::RULE,
+    c_library_too_old::RULE,
+    cublas_pair_mixed::RULE,
+    cudnn_mixed::RULE,
+    cudnn_incomplete::RULE,
+    nvrtc_builtins_missing::RULE,
+    library_for_another_cuda::RULE,
+    several_cuda_majors::RULE,
+    shadowed_library::RULE,
+    stub_driver::RULE,
+    driver_library_in_image::RULE,
+    build_machine_path::RULE,
+    known_library_bug::RULE,
+    cudnn_without_gpu::RULE,
+    nccl_linked_statically::RULE,
+    driver_needed_at_import::RULE,
+    version_disagrees::RULE,
+    cpu_only_build::RULE,
+    pins_not_met::RULE,
+    cudnn_older_than_built::RULE,
+    torch_companion_cuda::RULE,
+    built_for_another_torch::RULE,
+    tensorflow_libraries_missing::RULE,
+    onnxruntime_libraries_missing::RULE,
+    conflicting_distributions::RULE,
+    jax_versions_disagree::RULE,
+    jax_library_too_old::RULE,
+    cupy_libraries_missing::RULE,
+    triton_assembler_too_new::RULE,
+    bitsandbytes_variant_missing::RULE,
+    checks_disabled::RULE,
     damaged_file::RULE,
     image_incomplete::RULE,
 ];

@@ -33,7 +33,7 @@ pub(crate) fn scan(size: u64, reader: &mut dyn Read, scratch: &mut Scratch) -> i
         let got = read_full(&mut member, &mut head)?;
         if head == *b"\x7fELF" {
             let mut whole = head.get(..got).unwrap_or_default().chain(&mut member);
-            let scanned = stream(member_size, &mut whole, scratch, FileKind::Elf)?;
+            let scanned = stream("", member_size, &mut whole, scratch, FileKind::Elf)?;
             if let Some(code) = scanned.content.and_then(|c| c.device_code) {
                 merge(total.get_or_insert_default(), code);
             }

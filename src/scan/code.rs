@@ -9,6 +9,7 @@ use super::fatbin::{
 use crate::facts::{CodeImage, CodeKind, CodePlace, CodeRow, DeviceCode, Shape};
 use crate::limits;
 use crate::scan::elf::Section;
+use crate::scan::symbols::Numbers;
 use crate::version::Version;
 use memchr::memmem::Finder;
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,6 +53,10 @@ pub(crate) struct CodeScan {
     pub(crate) runtime_marker: bool,
     /// Candidates for the constant that `cudaRuntimeGetVersion` stores: value -> times seen.
     pub(crate) runtime_versions: BTreeMap<u32, u32>,
+    /// Version texts: what they name -> the versions.
+    pub(crate) version_texts: BTreeMap<&'static str, BTreeSet<String>>,
+    /// Numbers that version functions may return; libraries of the CUDA stack only.
+    pub(crate) numbers: Option<Numbers>,
     patterns: Patterns,
 }
 
@@ -62,6 +67,16 @@ struct Patterns {
     marker: Finder<'static>,
     mov_x86: Finder<'static>,
     mov_arm: Finder<'static>,
+    texts: [(VersionText, Finder<'static>); 3],
+}
+
+/// A text that states a version, in front of which `before` stands.
+struct VersionText {
+    what: &'static str,
+    /// What stands between the text's beginning and the version, and ends with this.
+    skip_to: &'static [u8],
+    /// Bytes of a version: digits and dots, and for NCCL `+cuda`.
+    letters: &'static [u8],
 }
 
 impl Patterns {
@@ -75,13 +90,27 @@ impl Patterns {
             mov_x86: Finder::new(b"\xc7\x07"),
             // movz w0,#0; str w2,[x1]; ret: behind movz w2,#VERSION
             mov_arm: Finder::new(b"\x00\x00\x80\x52\x22\x00\x00\xb9\xc0\x03\x5f\xd6"),
+            texts: [
+                // NCCL version 2.21.5+cuda12.4
+                (
+                    VersionText { what: "nccl", skip_to: b"", letters: b"+cuda" },
+                    Finder::new(b"NCCL version "),
+                ),
+                // Cuda compilation tools, release 12.4, V12.4.127
+                (
+                    VersionText { what: "toolkit", skip_to: b", V", letters: b"" },
+                    Finder::new(b"Cuda compilation tools, release "),
+                ),
+                // NVSHMEM v3.4.5
+                (VersionText { what: "nvshmem", skip_to: b"", letters: b"" }, Finder::new(b"NVSHMEM v")),
+            ],
         }
     }
 }
 
 impl CodeScan {
-    /// For a file of `size` bytes.
-    pub(crate) fn new(size: u64) -> CodeScan {
+    /// For a file of `size` bytes called `name`.
+    pub(crate) fn new(size: u64, name: &str) -> CodeScan {
         CodeScan {
             size,
             cursor: 0,
@@ -92,6 +121,8 @@ impl CodeScan {
             names: BTreeSet::new(),
             runtime_marker: false,
             runtime_versions: BTreeMap::new(),
+            version_texts: BTreeMap::new(),
+            numbers: Numbers::wanted_of(name),
             patterns: Patterns::new(),
         }
     }
@@ -249,6 +280,19 @@ impl CodeScan {
                 *self.runtime_versions.entry(value).or_default() += 1;
             }
         }
+        if let Some(numbers) = &mut self.numbers {
+            numbers.collect(region, until, base.saturating_add(from as u64), is_code);
+        }
+        for (text, finder) in &self.patterns.texts {
+            for at in finder.find_iter(region).take_while(|&at| at < until) {
+                let version =
+                    version_text(region.get(at + finder.needle().len()..).unwrap_or_default(), text);
+                let known = self.version_texts.entry(text.what).or_default();
+                if known.len() < limits::VERSION_TEXTS_MAX {
+                    known.extend(version);
+                }
+            }
+        }
         let cubins: Vec<usize> = self.patterns.cubin.find_iter(region).take_while(|&at| at < until).collect();
         for at in cubins {
             self.bare_cubin(
@@ -328,6 +372,19 @@ fn code_row(((place, section, image, toolkit), (count, bytes)): (RowKey, (u64, u
     CodeRow { place, section, image, toolkit, count, bytes }
 }
 
+/// The version at the front of `rest`; at least two numbers, ended by a byte that is no part of one.
+fn version_text(rest: &[u8], text: &VersionText) -> Option<String> {
+    const REACH: usize = 40;
+    let rest = rest.get(..rest.len().min(REACH)).unwrap_or(rest);
+    let start = memchr::memmem::find(rest, text.skip_to)?.checked_add(text.skip_to.len())?;
+    let rest = rest.get(start..)?;
+    let fits = |b: &&u8| b.is_ascii_digit() || **b == b'.' || text.letters.contains(*b);
+    let len = rest.iter().take_while(fits).count();
+    let version = std::str::from_utf8(rest.get(..len)?).ok()?;
+    let sensible = version.starts_with(|c: char| c.is_ascii_digit()) && version.contains('.');
+    (sensible && len < rest.len()).then(|| version.trim_end_matches('.').to_owned())
+}
+
 /// major * 1000 + minor * 10 of CUDA 9.0 to 20.0.
 fn is_runtime_version(value: u32) -> bool {
     (9000..=20000).contains(&value) && value.is_multiple_of(10) && value % 1000 <= 200
@@ -351,7 +408,7 @@ fn library_name(window: &[u8], at: usize) -> Option<String> {
 }
 
 /// Whether a file name belongs to the CUDA stack, by the prefixes of NVIDIA's libraries.
-fn is_cuda_library(name: &str) -> bool {
+pub(crate) fn is_cuda_library(name: &str) -> bool {
     const PREFIXES: [&str; 33] = [
         "cuda",
         "cublas",
@@ -395,7 +452,7 @@ mod tests {
     use super::*;
 
     fn scan(bytes: &[u8], step: usize) -> CodeScan {
-        let mut scan = CodeScan::new(bytes.len() as u64);
+        let mut scan = CodeScan::new(bytes.len() as u64, "");
         let mut start = 0usize;
         let mut end = 0usize;
         while end < bytes.len() {

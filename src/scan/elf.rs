@@ -4,12 +4,13 @@
 //! the same for both word sizes, are read here. Every offset comes from outside and is checked before use.
 
 use super::capture::Capture;
+use super::symbols;
 use crate::facts::{ElfFacts, ForwardCompatNote};
 use crate::limits;
 use goblin::container::{Container, Ctx};
 use goblin::elf::dynamic::{self, Dynamic};
 use goblin::elf::program_header::{PF_X, PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_NOTE, ProgramHeader};
-use goblin::elf::{Elf, Header, SectionHeader, Symtab};
+use goblin::elf::{Elf, Header, SectionHeader};
 use std::collections::BTreeMap;
 
 /// A segment that is mapped: file range, address, and whether it holds code.
@@ -64,7 +65,7 @@ impl Layout {
     }
 
     /// File offset of an address.
-    fn offset_of(&self, address: u64) -> Option<u64> {
+    pub(crate) fn offset_of(&self, address: u64) -> Option<u64> {
         self.loads().find_map(|l| {
             let into = address.checked_sub(l.address)?;
             let offset = l.start.checked_add(into)?;
@@ -169,6 +170,7 @@ pub(crate) struct Tables {
     entries: Vec<(u64, u64)>,
     strings: Option<(u64, u64)>,
     symbols: Option<u64>,
+    symbol_versions: Option<u64>,
     needed_versions: Option<u64>,
     defined_versions: Option<u64>,
     /// Starts of all tables, sorted: a table without a size ends where the next begins.
@@ -206,6 +208,7 @@ impl Tables {
         Tables {
             strings: at(dynamic::DT_STRTAB).map(|s| (s, strings_len)),
             symbols: at(dynamic::DT_SYMTAB),
+            symbol_versions: at(dynamic::DT_VERSYM),
             needed_versions: at(dynamic::DT_VERNEED),
             defined_versions: at(dynamic::DT_VERDEF),
             entries,
@@ -222,11 +225,11 @@ impl Tables {
     /// File ranges (start, length) of the tables that facts are read from.
     pub(crate) fn ranges(&self, file_size: u64) -> Vec<(u64, u64)> {
         let symbols = self.symbols.map(|s| (s, self.reach(s, limits::DYNAMIC_SYMBOLS_BYTES_MAX, file_size)));
-        let needed =
-            self.needed_versions.map(|s| (s, self.reach(s, limits::DYNAMIC_SECTION_BYTES_MAX, file_size)));
-        let defined =
-            self.defined_versions.map(|s| (s, self.reach(s, limits::DYNAMIC_SECTION_BYTES_MAX, file_size)));
-        [self.strings, symbols, needed, defined].into_iter().flatten().collect()
+        let small = |start: Option<u64>| {
+            start.map(|s| (s, self.reach(s, limits::DYNAMIC_SECTION_BYTES_MAX, file_size)))
+        };
+        let rest = [self.symbol_versions, self.needed_versions, self.defined_versions].map(small);
+        [self.strings, symbols].into_iter().chain(rest).flatten().collect()
     }
 
     fn values(&self, tag: u64) -> impl Iterator<Item = u64> + '_ {
@@ -235,7 +238,12 @@ impl Tables {
 }
 
 /// Everything the loader tables say. Problems are pushed in words.
-pub(crate) fn facts(capture: &Capture, file_size: u64, problems: &mut Vec<String>) -> ElfFacts {
+pub(crate) fn facts(
+    capture: &Capture,
+    numbers: &symbols::Numbers,
+    file_size: u64,
+    problems: &mut Vec<String>,
+) -> ElfFacts {
     let Some(layout) = capture.layout() else {
         problems.push("the ELF header or its program headers are damaged or cut short".to_owned());
         return ElfFacts::default();
@@ -256,7 +264,10 @@ pub(crate) fn facts(capture: &Capture, file_size: u64, problems: &mut Vec<String
     facts.interpreter = interpreter(layout, capture);
     notes(layout, capture, &mut facts);
     match (capture.tables(), layout.dynamic()) {
-        (Some(tables), _) => dynamic_facts(layout, tables, capture, file_size, &mut facts, problems),
+        (Some(tables), _) => {
+            let source = Source { layout, capture, numbers, file_size };
+            dynamic_facts(&source, tables, &mut facts, problems);
+        }
         (None, Some(_)) => problems.push("the dynamic section could not be read".to_owned()),
         (None, None) => {}
     }
@@ -269,14 +280,16 @@ fn interpreter(layout: &Layout, capture: &Capture) -> Option<String> {
     text_at(&bytes, 0)
 }
 
-fn dynamic_facts(
-    layout: &Layout,
-    tables: &Tables,
-    capture: &Capture,
+/// What was kept of a file.
+struct Source<'a> {
+    layout: &'a Layout,
+    capture: &'a Capture,
+    numbers: &'a symbols::Numbers,
     file_size: u64,
-    facts: &mut ElfFacts,
-    problems: &mut Vec<String>,
-) {
+}
+
+fn dynamic_facts(source: &Source, tables: &Tables, facts: &mut ElfFacts, problems: &mut Vec<String>) {
+    let Source { layout, capture, numbers, file_size } = *source;
     let Some((start, len)) = tables.strings else { return };
     let Some(strings) = capture.read(start, len.min(file_size.saturating_sub(start))) else {
         problems.push(
@@ -285,17 +298,18 @@ fn dynamic_facts(
         return;
     };
     let text = |at: u64| text_at(&strings, at);
-    let list = |at: u64| text(at).map(|t| t.split(':').map(str::to_owned).collect::<Vec<_>>());
+    let list = |at: u64| long_text_at(&strings, at).map(|t| search_path(&t));
     facts.soname = tables.values(dynamic::DT_SONAME).next().and_then(text);
     facts.needed =
         tables.values(dynamic::DT_NEEDED).take(limits::NAMES_PER_FILE_MAX).filter_map(text).collect();
     facts.rpath = tables.values(dynamic::DT_RPATH).next().and_then(list).unwrap_or_default();
     facts.runpath = tables.values(dynamic::DT_RUNPATH).next().and_then(list).unwrap_or_default();
     let bound = |at| tables.reach(at, limits::DYNAMIC_SECTION_BYTES_MAX, file_size);
+    let mut version_names = BTreeMap::new();
     if let Some(at) = tables.needed_versions {
         let count = tables.values(dynamic::DT_VERNEEDNUM).next().unwrap_or(0);
         if let Some(bytes) = capture.read_up_to(at, bound(at)) {
-            facts.versions_needed = needed_versions(&bytes, count, layout.ctx, &strings);
+            (facts.versions_needed, version_names) = needed_versions(&bytes, count, layout.ctx, &strings);
         }
     }
     if let Some(at) = tables.defined_versions {
@@ -307,32 +321,17 @@ fn dynamic_facts(
     if let Some(at) = tables.symbols {
         let reach = tables.reach(at, limits::DYNAMIC_SYMBOLS_BYTES_MAX, file_size);
         if let Some(bytes) = capture.read_up_to(at, reach) {
-            facts.driver_api = driver_api(&bytes, layout.ctx, &strings);
+            let versions = tables.symbol_versions.and_then(|at| capture.read_up_to(at, bound(at)));
+            let table = symbols::Table {
+                symbols: &bytes,
+                strings: &strings,
+                versions: versions.as_deref().unwrap_or_default(),
+                names: &version_names,
+                ctx: layout.ctx,
+            };
+            symbols::read(&table, layout, numbers, facts);
         }
     }
-}
-
-/// Imported driver API functions, at most eight: `cu` and an upper case letter (`cuInit`), undefined here.
-fn driver_api(symbols: &[u8], ctx: Ctx, strings: &[u8]) -> Vec<String> {
-    const NAMES_KEPT: usize = 8;
-    let size = if ctx.container == Container::Big { 24 } else { 16 };
-    let count = symbols.len() / size;
-    let Ok(table) = Symtab::parse(symbols, 0, count, ctx) else { return Vec::new() };
-    let mut out = Vec::new();
-    for symbol in &table {
-        if symbol.st_shndx != 0 || symbol.st_name == 0 {
-            continue;
-        }
-        let name = strings.get(symbol.st_name..).unwrap_or_default();
-        if name.starts_with(b"cu") && name.get(2).is_some_and(u8::is_ascii_uppercase) {
-            out.extend(text_at(strings, symbol.st_name as u64));
-            if out.len() == NAMES_KEPT {
-                break;
-            }
-        }
-    }
-    out.sort();
-    out
 }
 
 struct Words<'a> {
@@ -356,20 +355,27 @@ fn words(bytes: &[u8], ctx: Ctx) -> Words<'_> {
     Words { bytes, little: ctx.is_little_endian() }
 }
 
+type VersionsOfFile = BTreeMap<String, Vec<String>>;
+/// Version index of a symbol -> (version, library asked for it).
+type VersionNames = BTreeMap<u16, (String, String)>;
+
 /// Elf_Verneed: u16 version, u16 count, u32 file name, u32 offset of the first Elf_Vernaux, u32 offset of the next.
-/// Elf_Vernaux: u32 hash, u16 flags, u16 other, u32 name, u32 offset of the next.
-fn needed_versions(bytes: &[u8], count: u64, ctx: Ctx, strings: &[u8]) -> BTreeMap<String, Vec<String>> {
+/// Elf_Vernaux: u32 hash, u16 flags, u16 index, u32 name, u32 offset of the next.
+fn needed_versions(bytes: &[u8], count: u64, ctx: Ctx, strings: &[u8]) -> (VersionsOfFile, VersionNames) {
     let words = words(bytes, ctx);
-    let mut out: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut out: VersionsOfFile = BTreeMap::new();
+    let mut by_index = BTreeMap::new();
     let mut at = 0usize;
     let mut names = 0usize;
     for _ in 0..count.min(limits::NAMES_PER_FILE_MAX as u64) {
         let step = (|| {
             let file = text_at(strings, u64::from(words.u32(at.checked_add(4)?)?))?;
-            let versions = out.entry(file).or_default();
             let mut aux = at.checked_add(words.u32(at.checked_add(8)?)? as usize)?;
             for _ in 0..words.u16(at.checked_add(2)?)? {
-                versions.extend(text_at(strings, u64::from(words.u32(aux.checked_add(8)?)?)));
+                if let Some(version) = text_at(strings, u64::from(words.u32(aux.checked_add(8)?)?)) {
+                    by_index.insert(words.u16(aux.checked_add(6)?)?, (version.clone(), file.clone()));
+                    out.entry(file.clone()).or_default().push(version);
+                }
                 let next = words.u32(aux.checked_add(12)?)? as usize;
                 names += 1;
                 if next == 0 || names >= limits::NAMES_PER_FILE_MAX {
@@ -387,7 +393,7 @@ fn needed_versions(bytes: &[u8], count: u64, ctx: Ctx, strings: &[u8]) -> BTreeM
         versions.sort();
         versions.dedup();
     }
-    out
+    (out, by_index)
 }
 
 /// Elf_Verdef: u16 version, u16 flags, u16 index, u16 count, u32 hash, u32 offset of the first Elf_Verdaux, u32 offset
@@ -481,10 +487,26 @@ fn forward_compat(description: &[u8]) -> Option<ForwardCompatNote> {
     (cuda.is_some() || drivers.is_some()).then_some(ForwardCompatNote { cuda, drivers })
 }
 
+/// The elements of a search path, the first of each: TensorFlow's has 1,200 elements, 20 of them different.
+fn search_path(text: &str) -> Vec<String> {
+    let mut seen = std::collections::BTreeSet::new();
+    let first = text.split(':').filter(|e| seen.insert(*e));
+    first.take(limits::NAMES_PER_FILE_MAX).map(str::to_owned).collect()
+}
+
 /// NUL-terminated text in a string table, at most a path long.
 fn text_at(strings: &[u8], at: u64) -> Option<String> {
+    bounded_text_at(strings, at, limits::PATH_BYTES_MAX)
+}
+
+/// The same for search paths, which name many directories (20 kB seen in TensorFlow).
+fn long_text_at(strings: &[u8], at: u64) -> Option<String> {
+    bounded_text_at(strings, at, limits::SEARCH_PATH_BYTES_MAX)
+}
+
+fn bounded_text_at(strings: &[u8], at: u64, bound: usize) -> Option<String> {
     let rest = strings.get(usize::try_from(at).ok()?..)?;
-    let rest = rest.get(..rest.len().min(limits::PATH_BYTES_MAX)).unwrap_or(rest);
+    let rest = rest.get(..rest.len().min(bound)).unwrap_or(rest);
     let end = memchr::memchr(0, rest)?;
     Some(String::from_utf8_lossy(rest.get(..end)?).into_owned())
 }

@@ -59,11 +59,11 @@ pub(crate) fn scan(
         return if is_cubin {
             cubin(size, &mut whole)
         } else {
-            stream(size, &mut whole, scratch, FileKind::Elf)
+            stream(path.file_name(), size, &mut whole, scratch, FileKind::Elf)
         };
     }
     if head.starts_with(&CONTAINER_MAGIC) {
-        return stream(size, &mut whole, scratch, FileKind::Fatbin);
+        return stream("", size, &mut whole, scratch, FileKind::Fatbin);
     }
     if head.starts_with(b"!<arch>\n") {
         return archive::scan(size, &mut whole, scratch);
@@ -74,15 +74,16 @@ pub(crate) fn scan(
     texts::scan(path, &mut whole)
 }
 
-/// An ELF file or a fatbin: device code, strings and constants, loader tables.
+/// An ELF file called `name`, or a fatbin: device code, strings and constants, loader tables.
 pub(crate) fn stream(
+    name: &str,
     size: u64,
     reader: &mut dyn Read,
     scratch: &mut Scratch,
     kind: FileKind,
 ) -> io::Result<FileScan> {
     let mut capture = Capture::new(if kind == FileKind::Elf { size } else { 0 }, &scratch.budget);
-    let mut code = CodeScan::new(size);
+    let mut code = CodeScan::new(size, name);
     let mut hash = scratch.hash_files.then(sha2::Sha256::new);
     let window = &mut scratch.window;
     let (mut base, mut held, mut problems) = (0u64, 0usize, Vec::new());
@@ -123,15 +124,22 @@ fn finish(
     size: u64,
     kind: FileKind,
     capture: &Capture,
-    code: CodeScan,
+    mut code: CodeScan,
     problems: &mut Vec<String>,
 ) -> Content {
     let mut content = Content { kind: Some(kind), ..Content::default() };
     if kind == FileKind::Elf {
-        let mut facts = elf::facts(capture, size, problems);
+        let numbers = code.numbers.take().unwrap_or_default();
+        let mut facts = elf::facts(capture, &numbers, size, problems);
         let is_own =
             |name: &str| facts.soname.as_deref() == Some(name) || facts.needed.iter().any(|n| n == name);
         facts.dlopens = code.names.iter().filter(|n| !is_own(n)).cloned().collect();
+        facts.version_texts = code
+            .version_texts
+            .iter()
+            .map(|(what, versions)| ((*what).to_owned(), versions.iter().cloned().collect()))
+            .filter(|(_, versions): &(String, Vec<String>)| !versions.is_empty())
+            .collect();
         // Error name tables hold the marker too (libtorch_cuda_linalg); who loads libcudart has no copy of it inside.
         let loads_it = facts.needed.iter().any(|n| n.starts_with("libcudart"));
         let version = runtime_version(&code);

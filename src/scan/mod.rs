@@ -12,6 +12,7 @@ mod fatbin;
 mod file;
 mod rpm;
 mod spool;
+mod symbols;
 mod tar;
 mod texts;
 mod tree;

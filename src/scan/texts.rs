@@ -38,8 +38,29 @@ fn analyzer(path: &str) -> Option<Analyzer> {
         _ if dir == "/etc/ld.so.conf.d" || dir == "/etc" && name.starts_with("ld-musl-") => Some(text),
         "os-release" if dir == "/etc" || dir == "/usr/lib" => Some(text),
         "version.json" | "version.txt" if is_cuda_root => Some(text),
+        _ if is_framework_file(dir, name) => Some(text),
         _ => None,
     }
+}
+
+/// Files in which frameworks say what they were built for; their versions are in `inventory/frameworks.rs`.
+fn is_framework_file(dir: &str, name: &str) -> bool {
+    const FILES: &[(&str, &str)] = &[
+        ("/torch", "version.py"),
+        ("/torchvision", "version.py"),
+        ("/torchaudio", "version.py"),
+        ("/jax", "version.py"),
+        ("/jaxlib", "version.py"),
+        ("/xla_cuda12", "version.py"),
+        ("/xla_cuda13", "version.py"),
+        ("/tensorflow/python/platform", "build_info.py"),
+        ("/onnxruntime/capi", "build_and_package_info.py"),
+        ("/paddle/version", "__init__.py"),
+        ("/cupy/.data", "_wheel.json"),
+        ("/xformers", "cpp_lib.json"),
+        ("/deepspeed", "git_version_info_installed.py"),
+    ];
+    FILES.iter().any(|(end, file)| *file == name && dir.ends_with(end))
 }
 
 pub(crate) fn scan(path: &ImagePath, reader: &mut dyn Read) -> io::Result<FileScan> {

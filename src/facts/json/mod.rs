@@ -12,6 +12,8 @@ use super::{
 };
 use crate::names::Digest;
 use crate::version::Version;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -110,6 +112,18 @@ pub struct ElfJson {
     pub cudart: Option<CudartJson>,
     pub driver_api: Vec<String>,
     pub dlopens: Vec<String>,
+    /// Imported symbols by the CUDA library asked for them, `symbol@version`; under the empty name torch's C++ symbols.
+    #[serde(default)]
+    pub imports: BTreeMap<String, Vec<String>>,
+    /// GNU hashes of exported symbols, sorted, 32 bits little endian each, base64; CUDA and torch libraries only.
+    #[serde(default)]
+    pub exports: Option<String>,
+    /// What version functions return and version words hold.
+    #[serde(default)]
+    pub version_numbers: BTreeMap<String, u32>,
+    /// Version texts among the strings.
+    #[serde(default)]
+    pub version_texts: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug)]
@@ -342,7 +356,16 @@ pub fn elf_json(elf: &ElfFacts) -> ElfJson {
         }),
         driver_api: elf.driver_api.clone(),
         dlopens: elf.dlopens.clone(),
+        imports: elf.imports.clone(),
+        exports: elf.exports.as_deref().map(hashes_text),
+        version_numbers: elf.version_numbers.clone(),
+        version_texts: elf.version_texts.clone(),
     }
+}
+
+fn hashes_text(hashes: &[u32]) -> String {
+    let bytes: Vec<u8> = hashes.iter().flat_map(|h| h.to_le_bytes()).collect();
+    BASE64.encode(bytes)
 }
 
 /// `libcudart.so.12`, and what auditwheel makes of it (`libcudart.41118559.so.12`, `libcudart-80664282.so.10.2`).

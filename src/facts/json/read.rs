@@ -12,6 +12,8 @@ use crate::facts::{
 };
 use crate::names::{Digest, ImagePath, LayerIndex, Platform};
 use crate::version::{Arch, Version};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 
 /// Reads a document back. `Err` says in words what is wrong with it.
@@ -134,7 +136,17 @@ pub fn elf_of(json: ElfJson) -> ElfFacts {
         cudart: json.cudart.map(|c| CudartCode { version: c.version }),
         driver_api: json.driver_api,
         dlopens: json.dlopens,
+        imports: json.imports,
+        exports: json.exports.map(|text| hashes_of(&text)),
+        version_numbers: json.version_numbers,
+        version_texts: json.version_texts,
     }
+}
+
+fn hashes_of(text: &str) -> Vec<u32> {
+    let bytes = BASE64.decode(text).unwrap_or_default();
+    let words = bytes.chunks_exact(4).filter_map(|c| c.try_into().ok());
+    words.map(u32::from_le_bytes).collect()
 }
 
 fn place_of(name: &str) -> Option<CodePlace> {

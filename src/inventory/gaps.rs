@@ -1,0 +1,105 @@
+//! Objects of a process -> symbols and symbol versions that one asks for and the library it gets does not have.
+
+use super::loader::{Object, Process};
+use crate::facts::FileFacts;
+use crate::version::Version;
+
+/// Something that is asked for and not there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gap<'a> {
+    /// Who asks.
+    pub object: &'a FileFacts,
+    /// The library that should have it; `None` where no library of the process has a torch symbol.
+    pub provider: Option<&'a FileFacts>,
+    pub what: Missing,
+    /// How many symbols of that library are missing in all.
+    pub count: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Missing {
+    Symbol {
+        name: String,
+        version: Option<String>,
+    },
+    /// A version node as a whole: `GLIBC_2.38`.
+    Version(String),
+}
+
+impl Gap<'_> {
+    /// What the loader of glibc prints.
+    pub fn text(&self) -> String {
+        let object = &self.object.place.path;
+        match (&self.what, self.provider) {
+            (Missing::Symbol { name, version: Some(version) }, _) => {
+                format!("{object}: undefined symbol: {name}, version {version}")
+            }
+            (Missing::Symbol { name, version: None }, _) => format!("{object}: undefined symbol: {name}"),
+            (Missing::Version(version), Some(provider)) => {
+                format!("{}: version `{version}' not found (required by {object})", provider.place.path)
+            }
+            (Missing::Version(version), None) => {
+                format!("version `{version}' not found (required by {object})")
+            }
+        }
+    }
+}
+
+/// All gaps of the objects that were opened last.
+pub fn find<'a>(process: &Process<'a>) -> Vec<Gap<'a>> {
+    process.objects.iter().skip(process.inherited).flat_map(|o| of_object(process, o)).collect()
+}
+
+fn of_object<'a>(process: &Process<'a>, object: &Object<'a>) -> Vec<Gap<'a>> {
+    let mut out = Vec::new();
+    for (library, wanted) in &object.elf.versions_needed {
+        let Some(provider) = process.object(library).filter(|p| !p.elf.versions_provided.is_empty()) else {
+            continue;
+        };
+        let missing: Vec<&String> =
+            wanted.iter().filter(|v| !provider.elf.versions_provided.contains(v)).collect();
+        // The newest names the need best.
+        let newest = missing.iter().max_by_key(|v| v.rsplit('_').next().and_then(Version::parse));
+        if let Some(version) = newest {
+            let what = Missing::Version((**version).clone());
+            out.push(Gap { object: object.file, provider: Some(provider.file), what, count: missing.len() });
+        }
+    }
+    for (library, symbols) in object.elf.imports.iter().filter(|(library, _)| !library.is_empty()) {
+        let Some(provider) = process.object(library) else { continue };
+        if provider.elf.exports.is_none() || provider.elf.versions_provided.is_empty() {
+            continue;
+        }
+        let missing: Vec<(&str, Option<&str>)> = symbols
+            .iter()
+            .map(|s| s.split_once('@').map_or((s.as_str(), None), |(name, version)| (name, Some(version))))
+            .filter(|(name, _)| provider.elf.exports_symbol(name) == Some(false))
+            .collect();
+        if let Some((name, version)) = missing.first() {
+            let what = Missing::Symbol { name: (*name).to_owned(), version: version.map(str::to_owned) };
+            out.push(Gap { object: object.file, provider: Some(provider.file), what, count: missing.len() });
+        }
+    }
+    out.extend(torch_symbols(process, object));
+    out
+}
+
+/// Torch's C++ symbols, which have no versions: any library of the process may have them. Only where torch is there
+/// whole; without it the missing library is the finding.
+fn torch_symbols<'a>(process: &Process<'a>, object: &Object<'a>) -> Option<Gap<'a>> {
+    let symbols = object.elf.imports.get("")?;
+    process.object("libc10.so")?;
+    process.object("libtorch_cpu.so")?;
+    let has = |name: &str| process.objects.iter().any(|o| o.elf.exports_symbol(name) == Some(true));
+    // Every symbol of torch that an object exports itself satisfies it too, but only torch's libraries are known so.
+    let missing: Vec<&String> = symbols.iter().filter(|s| !has(s)).collect();
+    let first = missing.iter().find(|s| is_core(s)).or(missing.first())?;
+    let provider = process.object("libc10.so").map(|o| o.file);
+    let what = Missing::Symbol { name: (**first).clone(), version: None };
+    Some(Gap { object: object.file, provider, what, count: missing.len() })
+}
+
+/// A symbol of the oldest part of torch's interface, which people search for.
+fn is_core(symbol: &str) -> bool {
+    symbol.starts_with("_ZN3c10")
+}

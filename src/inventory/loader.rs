@@ -1,0 +1,575 @@
+//! ELF facts, links and image settings -> what the image's own dynamic loader would load, from where, and what it
+//! would not find. glibc (`ld.so(8)`) and musl, inside the image's root only.
+//!
+//! Not modelled: `glibc-hwcaps` directories (no CUDA library ships there), `DF_1_NODEFLIB`, audit libraries.
+
+use crate::facts::links::Paths;
+use crate::facts::{ElfFacts, FileFacts, ImageFacts};
+use crate::names::ImagePath;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Objects in one process at most: more is a loop or an attack.
+const OBJECTS_MAX: usize = 4096;
+
+/// How a library was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Via {
+    Rpath,
+    Runpath,
+    LibraryPath,
+    Preload,
+    Cache,
+    Conf,
+    Default,
+    /// Something loaded it before: the importing package.
+    Importer,
+}
+
+impl Via {
+    pub fn name(self) -> &'static str {
+        match self {
+            Via::Rpath => "rpath",
+            Via::Runpath => "runpath",
+            Via::LibraryPath => "LD_LIBRARY_PATH",
+            Via::Preload => "LD_PRELOAD",
+            Via::Cache => "ld.so.cache",
+            Via::Conf => "ld.so.conf",
+            Via::Default => "default",
+            Via::Importer => "importer",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    Found,
+    Missing,
+    /// The container runtime supplies it from the host.
+    Injected,
+    /// Files of that name exist, for another architecture only.
+    Incompatible,
+}
+
+impl Status {
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Found => "found",
+            Status::Missing => "missing",
+            Status::Injected => "injected",
+            Status::Incompatible => "incompatible",
+        }
+    }
+}
+
+/// What the loader does with one name that an object asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Load<'a> {
+    /// As asked for.
+    pub name: String,
+    pub file: Option<&'a FileFacts>,
+    pub status: Status,
+    pub via: Option<Via>,
+    /// The object of the process that stands for it.
+    pub object: Option<usize>,
+    /// Other files of that name further down the search.
+    pub shadows: Vec<&'a FileFacts>,
+    /// Directories that were searched, where nothing was found.
+    pub tried: Vec<String>,
+}
+
+/// An object in a process.
+#[derive(Clone, Debug)]
+pub struct Object<'a> {
+    pub file: &'a FileFacts,
+    pub elf: &'a ElfFacts,
+    /// The path under which it was opened: `$ORIGIN` is its directory.
+    opened_as: ImagePath,
+    /// Who asked for it first.
+    pub loader: Option<usize>,
+    /// How it was found then; `None` for what was opened by its path.
+    pub via: Option<Via>,
+    pub loads: Vec<Load<'a>>,
+}
+
+/// A process as far as it has loaded objects.
+#[derive(Clone, Debug, Default)]
+pub struct Process<'a> {
+    pub objects: Vec<Object<'a>>,
+    by_name: BTreeMap<String, usize>,
+    /// Objects below this index were there before the root that is looked at.
+    pub inherited: usize,
+}
+
+/// Which C library's loader the image has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Libc {
+    Glibc,
+    Musl,
+    None,
+}
+
+/// The loader of an image.
+pub struct Loader<'a> {
+    pub paths: Paths<'a>,
+    pub libc: Libc,
+    library_path: Vec<String>,
+    preload: Vec<String>,
+    cache: BTreeMap<&'a str, Vec<&'a str>>,
+    conf_dirs: Vec<String>,
+    default_dirs: Vec<String>,
+    lib: &'static str,
+}
+
+/// Names that the container runtime mounts from the host driver (libnvidia-container, nvidia-container-toolkit).
+pub fn is_injected(name: &str) -> bool {
+    const DRIVER: [&str; 8] = [
+        "libcuda.so",
+        "libcudadebugger.so",
+        "libnvcuvid.so",
+        "libnvidia-",
+        "libnvoptix.so",
+        "libGLX_nvidia.so",
+        "libEGL_nvidia.so",
+        "libvdpau_nvidia.so",
+    ];
+    // Container tools and the CUDA toolkit have libraries of that prefix too, which no driver brings.
+    const NOT_DRIVER: [&str; 2] = ["libnvidia-container", "libnvidia-ml-stub"];
+    DRIVER.iter().any(|d| name.starts_with(d)) && !NOT_DRIVER.iter().any(|d| name.starts_with(d))
+}
+
+impl<'a> Loader<'a> {
+    pub fn of(facts: &'a ImageFacts) -> Loader<'a> {
+        let paths = Paths::of(facts);
+        let libc = libc_of(facts);
+        let split = |name: &str, at: &[char]| -> Vec<String> {
+            let value = facts.image.config.env(name).unwrap_or_default();
+            value.split(at).filter(|e| !e.is_empty()).map(str::to_owned).collect()
+        };
+        let (default_dirs, lib) = default_dirs(facts, &paths, libc);
+        Loader {
+            libc,
+            library_path: split("LD_LIBRARY_PATH", &[':', ';']),
+            preload: split("LD_PRELOAD", &[':', ' ']),
+            cache: cache_of(facts),
+            conf_dirs: if libc == Libc::Musl { Vec::new() } else { conf_dirs(facts, &paths) },
+            default_dirs,
+            lib,
+            paths,
+        }
+    }
+
+    /// The entries of LD_LIBRARY_PATH.
+    pub fn library_path(&self) -> &[String] {
+        &self.library_path
+    }
+
+    /// A new process: `program` as its main object if there is one, and what LD_PRELOAD names.
+    pub fn start(&self, program: Option<&'a FileFacts>) -> Process<'a> {
+        let mut process = Process::default();
+        let root = program.and_then(|p| Self::insert(&mut process, p, p.place.path.clone(), None, None));
+        for name in &self.preload {
+            let index = match (name.contains('/'), root) {
+                (true, _) => self
+                    .paths
+                    .file(name)
+                    .and_then(|f| Self::insert(&mut process, f, ImagePath::new(name), None, Some(name))),
+                (false, Some(by)) => self.load(&mut process, by, name).object,
+                (false, None) => None,
+            };
+            if let Some(object) = index.and_then(|i| process.objects.get_mut(i)) {
+                object.via = Some(Via::Preload);
+            }
+        }
+        self.settle(&mut process, 0);
+        process
+    }
+
+    /// Opens a file as `dlopen` with an absolute path does, with everything it needs. `caller`: the object that asks.
+    pub fn open(
+        &self,
+        process: &mut Process<'a>,
+        file: &'a FileFacts,
+        caller: Option<usize>,
+    ) -> Option<usize> {
+        let from = process.objects.len();
+        let index = Self::insert(process, file, file.place.path.clone(), caller, None)?;
+        self.settle(process, from);
+        Some(index)
+    }
+
+    /// Opens a name without directory as `dlopen` called from object `caller` does, with everything it needs.
+    pub fn open_name(&self, process: &mut Process<'a>, caller: usize, name: &str) -> Load<'a> {
+        let from = process.objects.len();
+        let load = self.load(process, caller, name);
+        self.settle(process, from);
+        load
+    }
+
+    /// Loads what the objects from `from` on need, breadth first.
+    fn settle(&self, process: &mut Process<'a>, from: usize) {
+        let mut at = from;
+        while let Some(object) = process.objects.get(at) {
+            let needed = &object.elf.needed;
+            let loads = needed.iter().map(|name| self.load(process, at, name)).collect();
+            if let Some(object) = process.objects.get_mut(at) {
+                object.loads = loads;
+            }
+            at += 1;
+        }
+    }
+
+    fn insert(
+        process: &mut Process<'a>,
+        file: &'a FileFacts,
+        opened_as: ImagePath,
+        loader: Option<usize>,
+        name: Option<&str>,
+    ) -> Option<usize> {
+        let elf = file.elf.as_ref()?;
+        if let Some(known) = process.objects.iter().position(|o| o.file.place.path == file.place.path) {
+            process.learn(known, name);
+            return Some(known);
+        }
+        if process.objects.len() >= OBJECTS_MAX {
+            return None;
+        }
+        let index = process.objects.len();
+        process.objects.push(Object { file, elf, opened_as, loader, via: None, loads: Vec::new() });
+        process.learn(index, name);
+        process.learn(index, elf.soname.as_deref());
+        Some(index)
+    }
+
+    /// What object `by` gets when it asks for `name`.
+    fn load(&self, process: &mut Process<'a>, by: usize, name: &str) -> Load<'a> {
+        let mut load = Load {
+            name: name.to_owned(),
+            file: None,
+            status: Status::Missing,
+            via: None,
+            object: None,
+            shadows: Vec::new(),
+            tried: Vec::new(),
+        };
+        if let Some(&known) = process.by_name.get(name) {
+            let object = process.objects.get(known);
+            load.object = Some(known);
+            load.file = object.map(|o| o.file);
+            load.status = Status::Found;
+            let first = object.and_then(|o| o.via);
+            load.via = if known < process.inherited { Some(Via::Importer) } else { first };
+            load.shadows = self.others(process, by, name, load.file);
+            return load;
+        }
+        if name.contains('/') {
+            let expanded = process.objects.get(by).map(|o| self.expand(name, o)).unwrap_or_default();
+            if let Some(file) = self.paths.file(&expanded) {
+                load.object = Self::insert(process, file, ImagePath::new(&expanded), Some(by), Some(name));
+                load.file = Some(file);
+                load.status = Status::Found;
+            }
+            return load;
+        }
+        let mut incompatible = false;
+        for (via, path) in self.candidates(process, by, name) {
+            let Some(file) = self.paths.file(&path).filter(|f| f.elf.is_some()) else {
+                let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
+                load.tried.push(dir.to_owned());
+                continue;
+            };
+            if !Self::fits(process, by, file) {
+                incompatible = true;
+                continue;
+            }
+            match load.file {
+                None => {
+                    load.object = Self::insert(process, file, ImagePath::new(&path), Some(by), Some(name));
+                    load.file = Some(file);
+                    load.status = Status::Found;
+                    load.via = Some(via);
+                    if let Some(object) = load.object.and_then(|i| process.objects.get_mut(i)) {
+                        object.via = object.via.or(Some(via));
+                    }
+                }
+                Some(found) => push_other(&mut load.shadows, found, file),
+            }
+        }
+        if load.file.is_none() {
+            self.after_ldconfig(process, by, &mut load);
+        }
+        if load.file.is_none() {
+            load.status = match () {
+                () if is_injected(name) => Status::Injected,
+                () if incompatible => Status::Incompatible,
+                () => Status::Missing,
+            };
+            let mut seen = BTreeSet::new();
+            load.tried.retain(|dir| seen.insert(dir.clone()));
+        } else {
+            load.tried.clear();
+        }
+        load
+    }
+
+    /// The container runtime runs ldconfig at start, which links every library of the searched directories under its
+    /// soname: a link that the image lacks is there then.
+    fn after_ldconfig(&self, process: &mut Process<'a>, by: usize, load: &mut Load<'a>) {
+        if self.libc == Libc::Musl {
+            return;
+        }
+        let dirs = self
+            .conf_dirs
+            .iter()
+            .map(|d| (Via::Conf, d))
+            .chain(self.default_dirs.iter().map(|d| (Via::Default, d)));
+        for (via, dir) in dirs {
+            let real = self.paths.real(dir);
+            let is_it = |f: &&&FileFacts| {
+                f.elf.as_ref().is_some_and(|e| e.soname.as_deref() == Some(load.name.as_str()))
+            };
+            let mut in_dir = self.paths.files_in(&real);
+            let Some(file) = in_dir.find(|f| is_it(f) && Self::fits(process, by, f)) else { continue };
+            load.object =
+                Self::insert(process, file, file.place.path.clone(), Some(by), Some(&load.name.clone()));
+            load.file = Some(file);
+            load.status = Status::Found;
+            load.via = Some(via);
+            if let Some(object) = load.object.and_then(|i| process.objects.get_mut(i)) {
+                object.via = object.via.or(Some(via));
+            }
+            return;
+        }
+    }
+
+    fn others(
+        &self,
+        process: &Process<'a>,
+        by: usize,
+        name: &str,
+        found: Option<&'a FileFacts>,
+    ) -> Vec<&'a FileFacts> {
+        let Some(found) = found.filter(|_| !name.contains('/')) else { return Vec::new() };
+        let mut out = Vec::new();
+        for (_, path) in self.candidates(process, by, name) {
+            if let Some(file) =
+                self.paths.file(&path).filter(|f| f.elf.is_some() && Self::fits(process, by, f))
+            {
+                push_other(&mut out, found, file);
+            }
+        }
+        out
+    }
+
+    /// Same word size and machine as who asks.
+    fn fits(process: &Process<'a>, by: usize, file: &FileFacts) -> bool {
+        let asks = process.objects.get(by).map(|o| o.elf);
+        matches!((asks, &file.elf), (Some(a), Some(b)) if a.bits == b.bits && a.machine == b.machine)
+    }
+
+    /// Paths at which `name` is looked for, in order.
+    fn candidates(&self, process: &Process<'a>, by: usize, name: &str) -> Vec<(Via, String)> {
+        let mut out: Vec<(Via, String)> = Vec::new();
+        let mut add = |via: Via, dir: &str| out.push((via, format!("{}/{name}", dir.trim_end_matches('/'))));
+        let env = |add: &mut dyn FnMut(Via, &str)| {
+            for dir in &self.library_path {
+                add(Via::LibraryPath, dir);
+            }
+        };
+        if self.libc == Libc::Musl {
+            env(&mut add);
+            for object in process.chain(by) {
+                let own = [(Via::Runpath, &object.elf.runpath), (Via::Rpath, &object.elf.rpath)];
+                for (via, dirs) in own.iter().filter(|(_, dirs)| !dirs.is_empty()).take(1) {
+                    dirs.iter().for_each(|d| add(*via, &self.expand(d, object)));
+                }
+            }
+        } else {
+            let asks = process.objects.get(by);
+            if asks.is_some_and(|o| o.elf.runpath.is_empty()) {
+                // DT_RPATH is ignored where DT_RUNPATH stands beside it.
+                for object in process.chain(by).filter(|o| o.elf.runpath.is_empty()) {
+                    object.elf.rpath.iter().for_each(|d| add(Via::Rpath, &self.expand(d, object)));
+                }
+            }
+            env(&mut add);
+            if let Some(object) = asks {
+                object.elf.runpath.iter().for_each(|d| add(Via::Runpath, &self.expand(d, object)));
+            }
+        }
+        for path in self.cache.get(name).into_iter().flatten() {
+            out.push((Via::Cache, (*path).to_owned()));
+        }
+        let mut add = |via: Via, dir: &str| out.push((via, format!("{}/{name}", dir.trim_end_matches('/'))));
+        self.conf_dirs.iter().for_each(|d| add(Via::Conf, d));
+        self.default_dirs.iter().for_each(|d| add(Via::Default, d));
+        // An empty element means the working directory, which nobody knows; relative ones likewise.
+        out.retain(|(_, path)| path.starts_with('/') && !path.starts_with("//"));
+        out
+    }
+
+    /// `$ORIGIN`, `$LIB` and `$PLATFORM`, with or without braces.
+    fn expand(&self, text: &str, object: &Object) -> String {
+        if !text.contains('$') {
+            return text.to_owned();
+        }
+        let platform = match object.elf.machine.as_str() {
+            "amd64" => "x86_64",
+            "arm64" => "aarch64",
+            other => other,
+        };
+        let origin = object.opened_as.parent();
+        let mut out = text.to_owned();
+        for (name, value) in [("ORIGIN", origin.as_str()), ("LIB", self.lib), ("PLATFORM", platform)] {
+            out = out.replace(&format!("${{{name}}}"), value).replace(&format!("${name}"), value);
+        }
+        ImagePath::new(&out).to_string()
+    }
+}
+
+fn push_other<'a>(others: &mut Vec<&'a FileFacts>, found: &FileFacts, file: &'a FileFacts) {
+    let known = |f: &FileFacts| f.place.path == file.place.path;
+    if !known(found) && !others.iter().any(|o| known(o)) {
+        others.push(file);
+    }
+}
+
+impl<'a> Process<'a> {
+    fn learn(&mut self, object: usize, name: Option<&str>) {
+        if let Some(name) = name {
+            self.by_name.entry(name.to_owned()).or_insert(object);
+        }
+    }
+
+    /// The object, who loaded it, who loaded that, and so on; the program comes last even where it loaded nothing.
+    fn chain(&self, from: usize) -> impl Iterator<Item = &Object<'a>> {
+        let mut indices = Vec::new();
+        let mut at = Some(from);
+        while let Some(index) = at.filter(|i| !indices.contains(i)) {
+            indices.push(index);
+            at = self.objects.get(index).and_then(|o| o.loader);
+        }
+        let is_program = self.objects.first().is_some_and(|o| o.elf.interpreter.is_some());
+        if is_program && !indices.contains(&0) {
+            indices.push(0);
+        }
+        indices.into_iter().filter_map(|i| self.objects.get(i))
+    }
+
+    /// The object that stands for a name.
+    pub fn object(&self, name: &str) -> Option<&Object<'a>> {
+        self.by_name.get(name).and_then(|&i| self.objects.get(i))
+    }
+
+    /// Says that everything loaded so far was there before what comes.
+    #[must_use]
+    pub fn as_inherited(mut self) -> Process<'a> {
+        self.inherited = self.objects.len();
+        self
+    }
+
+    /// Names that were asked for and not found, with who asked, in the order of loading.
+    pub fn missing(&self) -> impl Iterator<Item = (&Object<'a>, &Load<'a>)> {
+        let all = self.objects.iter().skip(self.inherited).flat_map(|o| o.loads.iter().map(move |l| (o, l)));
+        all.filter(|(_, l)| matches!(l.status, Status::Missing | Status::Incompatible))
+    }
+}
+
+fn libc_of(facts: &ImageFacts) -> Libc {
+    let has = |prefixes: &[&str]| {
+        facts
+            .files
+            .iter()
+            .any(|f| f.elf.is_some() && prefixes.iter().any(|p| f.place.path.file_name().starts_with(p)))
+    };
+    match () {
+        () if has(&["libc.so.6", "libc-2.", "ld-linux", "ld-2."]) => Libc::Glibc,
+        () if has(&["ld-musl-", "libc.musl-"]) => Libc::Musl,
+        () => Libc::None,
+    }
+}
+
+/// The last directories of the search, and what `$LIB` stands for.
+fn default_dirs(facts: &ImageFacts, paths: &Paths, libc: Libc) -> (Vec<String>, &'static str) {
+    let list = |dirs: &[&str]| dirs.iter().map(|d| (*d).to_owned()).collect::<Vec<_>>();
+    if libc == Libc::Musl {
+        let path = facts.files.iter().find(|f| {
+            let path = f.place.path.as_str();
+            path.starts_with("/etc/ld-musl-") && path.ends_with(".path")
+        });
+        let text = path.and_then(|f| f.text.as_deref());
+        let named =
+            text.map(|t| t.split([':', '\n']).filter(|d| d.starts_with('/')).map(str::to_owned).collect());
+        return (named.unwrap_or_else(|| list(&["/lib", "/usr/local/lib", "/usr/lib"])), "lib");
+    }
+    // Debian and its children compile their multiarch directories in; the others have lib64.
+    for (dir, dirs) in [
+        ("lib/x86_64-linux-gnu", ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib", "/usr/lib"]),
+        (
+            "lib/aarch64-linux-gnu",
+            ["/lib/aarch64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/lib", "/usr/lib"],
+        ),
+    ] {
+        if paths.file(&format!("/{dir}/libc.so.6")).is_some()
+            || paths.file(&format!("/usr/{dir}/libc.so.6")).is_some()
+        {
+            return (list(&dirs), dir);
+        }
+    }
+    if paths.file("/lib64/libc.so.6").is_some() || paths.file("/usr/lib64/libc.so.6").is_some() {
+        return (list(&["/lib64", "/usr/lib64"]), "lib64");
+    }
+    let multiarch = if facts.image.platform.architecture == "arm64" { "aarch64" } else { "x86_64" };
+    let mut dirs = list(&["/lib64", "/usr/lib64", "/lib", "/usr/lib"]);
+    dirs.push(format!("/lib/{multiarch}-linux-gnu"));
+    dirs.push(format!("/usr/lib/{multiarch}-linux-gnu"));
+    (dirs, "lib64")
+}
+
+/// `ld.so.cache` as the scan wrote it: lines `name => path`.
+fn cache_of(facts: &ImageFacts) -> BTreeMap<&str, Vec<&str>> {
+    let file = facts.files.iter().find(|f| f.place.path.as_str() == "/etc/ld.so.cache");
+    let mut out: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for line in file.and_then(|f| f.text.as_deref()).unwrap_or_default().lines() {
+        if let Some((name, path)) = line.split_once(" => ") {
+            out.entry(name).or_default().push(path);
+        }
+    }
+    out
+}
+
+/// Directories of `/etc/ld.so.conf` and what it includes, in the order in which ldconfig takes them.
+fn conf_dirs(facts: &ImageFacts, paths: &Paths) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut files = vec!["/etc/ld.so.conf".to_owned()];
+    let mut read = BTreeSet::new();
+    while let Some(path) = files.pop().filter(|_| read.len() < 1000) {
+        let Some(text) =
+            paths.file(&path).and_then(|f| f.text.as_deref()).filter(|_| read.insert(path.clone()))
+        else {
+            continue;
+        };
+        let mut included = Vec::new();
+        for line in text.lines().map(|l| l.split('#').next().unwrap_or_default().trim()) {
+            if let Some(patterns) = line.strip_prefix("include ") {
+                included.extend(patterns.split_whitespace().flat_map(|p| glob(facts, p)));
+            } else if line.starts_with('/') {
+                out.push(line.split(['\t', ' ', '=']).next().unwrap_or(line).to_owned());
+            }
+        }
+        files.extend(included.into_iter().rev());
+    }
+    out
+}
+
+/// Files that a pattern with one `*` in its last part names, sorted.
+fn glob(facts: &ImageFacts, pattern: &str) -> Vec<String> {
+    let pattern = if pattern.starts_with('/') { pattern.to_owned() } else { format!("/etc/{pattern}") };
+    let Some((front, back)) = pattern.split_once('*') else { return vec![pattern] };
+    let fits = |path: &&str| {
+        path.len() >= front.len() + back.len()
+            && path.starts_with(front)
+            && path.ends_with(back)
+            && !path[front.len()..].contains('/')
+    };
+    facts.files.iter().map(|f| f.place.path.as_str()).filter(fits).map(str::to_owned).collect()
+}

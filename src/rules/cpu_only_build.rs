@@ -1,0 +1,76 @@
+//! A framework without any GPU support in an image that is meant for GPUs.
+
+use super::linking::{applications, at_place, says};
+use super::{Case, Rule};
+use crate::inventory::frameworks::{Backend, Framework};
+use crate::report::{Finding, How, Level, Outcome, RuleId};
+
+const ID: RuleId = RuleId { code: "CUL401", name: "cpu-only-build" };
+pub(super) const RULE: Rule = Rule {
+    id: ID,
+    summary: "a framework is the CPU build, in an image that presents itself as one for GPUs",
+    image_only: true,
+    judge,
+};
+
+const FAMILIES: [&str; 3] = ["torch", "tensorflow", "paddle"];
+
+fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let mut out = Vec::new();
+    for framework in case.inventory.frameworks.iter().filter(|f| FAMILIES.contains(&f.family.as_str())) {
+        match framework.backend {
+            Backend::Cpu => out.extend(cpu_only(case, framework)),
+            Backend::Cuda => {
+                let cuda = framework.cuda.as_ref().map(|c| format!(" for CUDA {c}")).unwrap_or_default();
+                let message = format!("{} {} is a GPU build{cuda}", framework.name, framework.version_text);
+                let evidence = vec![at_place(&framework.place, format!("from {}", framework.how))];
+                out.push(
+                    Finding::new(ID, Outcome::Holds, message, evidence).component(framework.name.clone()),
+                );
+            }
+            Backend::Other | Backend::Unknown => {}
+        }
+    }
+    out
+}
+
+fn cpu_only(case: &Case<'_>, framework: &Framework) -> Option<Finding> {
+    let why = presents_itself(case)?;
+    let name = &framework.name;
+    let others =
+        applications(case).any(|g| g.name != *name && g.members.iter().any(|m| m.file.device_code.is_some()));
+    let (outcome, level) = match (case.inventory.uses_gpu(), others) {
+        // Nothing uses the GPU at all: the verdict says so, this says that it may not be meant.
+        (false, _) => (Outcome::Holds, Level::Warning),
+        (true, true) => (Outcome::Degrades, Level::Warning),
+        (true, false) => (Outcome::Breaks, Level::Error),
+    };
+    let message = format!("{name} {} is a CPU build; {why}", framework.version_text);
+    let evidence = vec![at_place(&framework.place, format!("built without CUDA (from {})", framework.how))];
+    let text = match framework.family.as_str() {
+        "torch" => "AssertionError: Torch not compiled with CUDA enabled",
+        "tensorflow" => "(no message: tf.config.list_physical_devices('GPU') returns an empty list)",
+        _ => "(no message: it computes on the CPU)",
+    };
+    let mut finding = Finding::new(ID, outcome, message, evidence)
+        .level(level)
+        .headline(format!("{name} is the CPU build"))
+        .component(name.clone())
+        .error(says(text))
+        .remedy(format!("install the CUDA build of {name}"));
+    if outcome == Outcome::Breaks {
+        finding = finding.how(How::CpuFallback);
+    }
+    Some(finding)
+}
+
+/// What makes an image one for GPUs.
+fn presents_itself(case: &Case<'_>) -> Option<String> {
+    let config = &case.inventory.facts.image.config;
+    let set = ["NVIDIA_VISIBLE_DEVICES", "NVIDIA_REQUIRE_CUDA", "CUDA_VERSION"]
+        .into_iter()
+        .find(|n| config.env(n).is_some());
+    let runtime =
+        || case.inventory.runtimes.first().map(|r| format!("the image has CUDA runtime {}", r.version));
+    set.map(|name| format!("the image sets {name}")).or_else(runtime)
+}

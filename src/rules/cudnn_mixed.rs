@@ -1,0 +1,99 @@
+//! Parts of several cuDNN releases meet in one process.
+
+use super::cudnn::{Set, sets};
+use super::linking::{and, at, says};
+use super::{Case, Rule};
+use crate::facts::FileFacts;
+use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
+use crate::version::Version;
+
+const ID: RuleId = RuleId { code: "CUL305", name: "cudnn-mixed" };
+pub(super) const RULE: Rule =
+    Rule { id: ID, summary: "cuDNN would load sub-libraries of another release", image_only: true, judge };
+
+fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let mut out = Vec::new();
+    for set in sets(case) {
+        out.extend(foreign_engine(case, &set));
+        let parts: Vec<(&FileFacts, Version)> = set
+            .parts
+            .iter()
+            .filter_map(|(_, load)| Some((load.file?, case.inventory.version_at(load.file?)?)))
+            .collect();
+        let mut versions: Vec<Version> = parts.iter().map(|(_, v)| triple(v)).collect();
+        versions.sort();
+        versions.dedup();
+        let own = set.version.as_ref().map(triple);
+        out.extend(match versions.as_slice() {
+            [] => None,
+            [one] if own.as_ref().is_none_or(|o| o == one) => Some(held(&set, one)),
+            [one] => Some(displaced(&set, &parts, one)),
+            _ => Some(mixed(&set, &parts, &versions)),
+        });
+    }
+    out
+}
+
+/// cuDNN compares major, minor and patch; the build number of the package is not in the bytes.
+fn triple(version: &Version) -> Version {
+    Version::triple(version.major(), version.minor(), version.part(2))
+}
+
+fn held(set: &Set<'_>, version: &Version) -> Finding {
+    let message = format!("all parts of cuDNN that {} loads are of release {version}", set.group);
+    Finding::new(ID, Outcome::Holds, message, vec![at(set.dispatcher, "its sub-libraries were looked up")])
+}
+
+fn lines(parts: &[(&FileFacts, Version)]) -> Vec<Evidence> {
+    super::reasoning::limited(parts.iter().map(|(f, v)| at(f, format!("cuDNN {v}"))).collect(), "parts")
+}
+
+/// The dispatcher is of one release and everything that it opens of another: it works, with that other one.
+fn displaced(set: &Set<'_>, parts: &[(&FileFacts, Version)], other: &Version) -> Finding {
+    let own = set.version.as_ref().map(ToString::to_string).unwrap_or_default();
+    let message = format!("{} loads cuDNN {own}, which then opens the parts of cuDNN {other}", set.group);
+    let mut evidence = vec![at(set.dispatcher, format!("cuDNN {own}"))];
+    evidence.extend(lines(parts).into_iter().take(2));
+    let dir = parts.first().map(|(f, _)| f.place.path.parent().to_string()).unwrap_or_default();
+    Finding::new(ID, Outcome::Degrades, message, evidence)
+        .headline("cuDNN of another release is found first")
+        .component(set.group.clone())
+        .remedy(format!("take {dir} out of LD_LIBRARY_PATH"))
+        .remedy("keep one cuDNN in the image")
+}
+
+fn mixed(set: &Set<'_>, parts: &[(&FileFacts, Version)], versions: &[Version]) -> Finding {
+    let names: Vec<String> = versions.iter().map(ToString::to_string).collect();
+    let message = format!("{} would load parts of cuDNN {} into one process", set.group, and(&names));
+    Finding::new(ID, Outcome::Breaks, message, lines(parts))
+        .headline("parts of several cuDNN releases")
+        .component(set.group.clone())
+        .error(says("CUDNN_STATUS_SUBLIBRARY_VERSION_MISMATCH"))
+        .remedy("keep one cuDNN in the image")
+}
+
+/// cuDNN 9.20 opens an engine that its own package does not ship; a copy of another release is then pulled in.
+fn foreign_engine(case: &Case<'_>, set: &Set<'_>) -> Option<Finding> {
+    const ENGINE: &str = "libcudnn_engines_tensor_ir";
+    let graph = set.parts.iter().find(|(name, _)| *name == "libcudnn_graph").and_then(|(_, l)| l.file)?;
+    let names_it = graph.elf.as_ref()?.dlopens.iter().any(|d| d.starts_with(ENGINE));
+    let beside = graph.place.path.parent().join(&format!("{ENGINE}.so.9"));
+    if !names_it || case.inventory.processes.loader.paths.file(beside.as_str()).is_some() {
+        return None;
+    }
+    let foreign = super::linking::anywhere(case, &format!("{ENGINE}.so.9"))?;
+    let (own, other) = (set.version.clone()?, case.inventory.version_at(foreign)?);
+    let message = format!("cuDNN {own} of {} may open the engine of cuDNN {other}", set.group);
+    let evidence = vec![
+        at(graph, format!("opens {ENGINE}.so, which its package does not have")),
+        at(foreign, format!("cuDNN {other}")),
+    ];
+    Some(
+        Finding::new(ID, Outcome::Degrades, message, evidence)
+            .level(Level::Warning)
+            .headline("cuDNN engine of another release")
+            .component(set.group.clone())
+            .error(says("CUDNN_STATUS_SUBLIBRARY_VERSION_MISMATCH"))
+            .remedy("update cuDNN to 9.21 or newer, or remove the second cuDNN"),
+    )
+}

@@ -1,0 +1,82 @@
+//! The cuDNN that a framework gets is older than the one that it was built with, or of another major.
+
+use super::linking::{at, at_place, object_of, says};
+use super::requirements::Requirement;
+use super::{Case, Rule};
+use crate::facts::FileFacts;
+use crate::inventory::frameworks::Framework;
+use crate::report::{Finding, Outcome, RuleId};
+use crate::version::Version;
+
+const ID: RuleId = RuleId { code: "CUL403", name: "cudnn-older-than-built" };
+pub(super) const RULE: Rule = Rule {
+    id: ID,
+    summary: "a framework gets an older cuDNN than it was built with",
+    image_only: true,
+    judge,
+};
+
+fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let frameworks =
+        case.inventory.frameworks.iter().filter(|f| matches!(f.name.as_str(), "torch" | "tensorflow"));
+    frameworks.filter_map(|f| one(case, f)).collect()
+}
+
+fn one(case: &Case<'_>, framework: &Framework) -> Option<Finding> {
+    let built = built_with(framework)?;
+    let file = loaded(case, framework)?;
+    let have = case.inventory.version_at(file)?;
+    let name = &framework.name;
+    let evidence = vec![
+        at_place(&framework.place, format!("{name} {} was built with cuDNN {built}", framework.version_text)),
+        at(file, format!("cuDNN {have}")),
+    ];
+    if have.major() == built.major() && have.minor() >= built.minor() {
+        let message = format!("{name} was built with cuDNN {built} and gets {have}");
+        return Some(Finding::new(ID, Outcome::Holds, message, evidence).component(name.clone()));
+    }
+    let text = match name.as_str() {
+        "torch" => format!(
+            "cuDNN version incompatibility: PyTorch was compiled  against {} but found runtime version {}.",
+            tuple(&built),
+            tuple(&have)
+        ),
+        _ => format!(
+            "Loaded runtime CuDNN library: {have} but source was compiled with: {built}. CuDNN library needs to have \
+             matching major version and equal or higher minor version."
+        ),
+    };
+    let message = format!("{name} was built with cuDNN {built} and gets {have}, which is too old for it");
+    Some(
+        Finding::new(ID, Outcome::Breaks, message, evidence)
+            .headline(format!("cuDNN {have} is too old for {name}"))
+            .component(name.clone())
+            .error(says(text))
+            .remedy(format!("install cuDNN {}.{} or newer of the same major", built.major(), built.minor())),
+    )
+}
+
+/// `(9, 1, 0)`.
+fn tuple(version: &Version) -> String {
+    format!("({}, {}, {})", version.major(), version.minor(), version.part(2))
+}
+
+/// The cuDNN that a distribution's requirements name: its pin, or the lower bound of its CUDA extra.
+fn built_with(framework: &Framework) -> Option<Version> {
+    let parsed = framework.requires.iter().filter_map(|r| Requirement::parse(r));
+    let mut cudnn = parsed.filter(|r| r.name.starts_with("nvidia-cudnn"));
+    cudnn
+        .find_map(|r| r.bound("==").or_else(|| r.bound(">=")))
+        .map(|v| Version::triple(v.major(), v.minor(), v.part(2)))
+}
+
+fn loaded<'c>(case: &Case<'c>, framework: &Framework) -> Option<&'c FileFacts> {
+    let group = case.inventory.loading.iter().find(|g| g.name == framework.name)?;
+    let of_needs =
+        group.members.iter().filter(|m| m.main).find_map(|m| Some(object_of(&m.process, "libcudnn")?.1.file));
+    of_needs.or_else(|| {
+        super::tensorflow_libraries_missing::opens(case, framework)?
+            .into_iter()
+            .find_map(|(_, load)| load.file.filter(|_| load.name.starts_with("libcudnn.so")))
+    })
+}

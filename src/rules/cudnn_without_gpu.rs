@@ -1,0 +1,70 @@
+//! cuDNN has no kernels for the GPU: too old a GPU for it, or too new a one.
+
+use super::cudnn::{Set, sets};
+use super::linking::{at, says};
+use super::{Case, Rule, breaks_if};
+use crate::report::{Finding, Outcome, RuleId};
+use crate::target::Gpu;
+use crate::version::ComputeCapability;
+
+const ID: RuleId = RuleId { code: "CUL315", name: "cudnn-without-gpu" };
+pub(super) const RULE: Rule =
+    Rule { id: ID, summary: "the cuDNN release has no kernels for the GPU", image_only: false, judge };
+
+fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let Some(gpu) = case.gpu else { return Vec::new() };
+    sets(case).iter().filter_map(|set| one(case, set, gpu)).collect()
+}
+
+fn one(case: &Case<'_>, set: &Set<'_>, gpu: &Gpu) -> Option<Finding> {
+    let file = set
+        .parts
+        .iter()
+        .find(|(name, _)| *name == "libcudnn_graph")
+        .and_then(|(_, l)| l.file)
+        .unwrap_or(set.dispatcher);
+    let version = case.inventory.version_at(file)?;
+    let dropped = case.catalog.cudnn_gpus.iter().find(|r| version >= r.from && gpu.cc < r.cc_min);
+    let newest = file.elf.as_ref().and_then(|e| e.version_numbers.get("cudnnGetMaxDeviceVersion"));
+    // 900 is compute capability 9.0, 1200 is 12.0.
+    let newest = newest.map(|n| ComputeCapability { major: n / 100, minor: n / 10 % 10 });
+    let too_new = newest.filter(|n| n.major < gpu.cc.major);
+    let group = &set.group;
+    let (message, detail, outcome, fix) = match (dropped, too_new) {
+        (Some(row), _) => (
+            format!(
+                "cuDNN {version} of {group} has no kernels for {}: it begins at compute capability {}",
+                gpu.describe(),
+                row.cc_min
+            ),
+            format!("cuDNN {version}"),
+            breaks_if(!row.status.is_inferred()),
+            format!("use a build of {group} with cuDNN 9.10 or older"),
+        ),
+        (None, Some(newest)) => (
+            format!(
+                "cuDNN {version} of {group} knows GPUs up to compute capability {newest}; {} is newer",
+                gpu.describe()
+            ),
+            format!("cudnnGetMaxDeviceVersion of cuDNN {version} is {newest}"),
+            Outcome::Degrades,
+            format!("use a build of {group} with a newer cuDNN"),
+        ),
+        (None, None) => {
+            let message = format!("cuDNN {version} of {group} is made for {}", gpu.describe());
+            return Some(Finding::new(
+                ID,
+                Outcome::Holds,
+                message,
+                vec![at(file, format!("cuDNN {version}"))],
+            ));
+        }
+    };
+    Some(
+        Finding::new(ID, outcome, message, vec![at(file, detail)])
+            .headline(format!("cuDNN {version} without code for the GPU"))
+            .component(group.clone())
+            .error(says("CUDNN_STATUS_ARCH_MISMATCH"))
+            .remedy(fix),
+    )
+}

@@ -1,0 +1,47 @@
+//! Files of a driver stand in the image, outside the places of compat packages.
+
+use super::linking::{at, is_toolkit_extra, says};
+use super::reasoning::limited;
+use super::{Case, Rule};
+use crate::facts::FileFacts;
+use crate::inventory::compat::is_compat_path;
+use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
+use crate::version::Version;
+
+const ID: RuleId = RuleId { code: "CUL312", name: "driver-library-in-image" };
+pub(super) const RULE: Rule =
+    Rule { id: ID, summary: "libraries of a driver are baked into the image", image_only: true, judge };
+
+fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let baked: Vec<&FileFacts> = case.inventory.facts.files.iter().filter(|f| is_baked(f)).collect();
+    let Some(first) = baked.first() else { return Vec::new() };
+    let version = baked.iter().find_map(|f| version_of(f));
+    let says_version = version.as_ref().map(|v| format!(" {v}")).unwrap_or_default();
+    let message = format!("libraries of driver{says_version} are part of the image; they belong to the host");
+    let lines: Vec<Evidence> = baked.iter().map(|f| at(f, "a driver file")).collect();
+    let finding = Finding::new(ID, Outcome::Degrades, message, limited(lines, "files"))
+        .level(Level::Warning)
+        .headline("driver files in the image")
+        .component("driver")
+        .error(says("Failed to initialize NVML: Driver/library version mismatch"))
+        .remedy(format!(
+            "delete {} from the image; the container runtime mounts the host's",
+            first.place.path
+        ));
+    vec![finding]
+}
+
+fn is_baked(file: &FileFacts) -> bool {
+    const STEMS: [&str; 3] = ["libcuda.so", "libnvidia-ml.so", "libnvidia-ptxjitcompiler.so"];
+    let path = &file.place.path;
+    file.elf.is_some()
+        && STEMS.iter().any(|s| path.file_name().starts_with(s))
+        && !is_compat_path(path)
+        && path.parent().file_name() != "stubs"
+        && !is_toolkit_extra(path)
+}
+
+fn version_of(file: &FileFacts) -> Option<Version> {
+    let (_, rest) = file.place.path.file_name().split_once(".so.")?;
+    Version::parse(rest).filter(|v| v.major() >= 100)
+}

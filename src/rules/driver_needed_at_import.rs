@@ -1,0 +1,38 @@
+//! Extension modules that name libcuda among their needs cannot be imported without a driver.
+
+use super::linking::{applications, at, says};
+use super::reasoning::limited;
+use super::{Case, Rule};
+use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
+
+const ID: RuleId = RuleId { code: "CUL317", name: "driver-needed-at-import" };
+pub(super) const RULE: Rule = Rule {
+    id: ID,
+    summary: "an extension cannot be imported where no driver is mounted: in builds, in tests, on CPU nodes",
+    image_only: true,
+    judge,
+};
+
+fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let mut lines: Vec<Evidence> = Vec::new();
+    let mut groups: Vec<&str> = Vec::new();
+    for group in applications(case) {
+        let needs = |elf: &crate::facts::ElfFacts| elf.needed.iter().any(|n| n == "libcuda.so.1");
+        for member in group.members.iter().filter(|m| needs(m.elf)) {
+            groups.push(&group.name);
+            lines.push(at(member.file, "needs libcuda.so.1"));
+        }
+    }
+    groups.dedup();
+    if lines.is_empty() {
+        return Vec::new();
+    }
+    let names: Vec<String> = groups.iter().map(|g| (*g).to_owned()).collect();
+    let message = format!("{} can be loaded only where a driver is mounted", super::linking::and(&names));
+    vec![
+        Finding::new(ID, Outcome::Holds, message, limited(lines, "files"))
+            .level(Level::Note)
+            .error(says("libcuda.so.1: cannot open shared object file: No such file or directory"))
+            .remedy("run it with the NVIDIA container runtime (docker run --gpus all)"),
+    ]
+}

@@ -1,0 +1,164 @@
+//! A library that a program or package needs is nowhere on its search path.
+
+use super::linking::{and, anywhere, applications, at, best_member, is_toolkit_extra, pip_package, says};
+use super::reasoning::limited;
+use super::{Case, Rule};
+use crate::facts::FileFacts;
+use crate::inventory::gpu_code::GroupRole;
+use crate::inventory::loader::{Load, Status};
+use crate::inventory::loading::{Group, Opened};
+use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
+
+const ID: RuleId = RuleId { code: "CUL301", name: "missing-library" };
+pub(super) const RULE: Rule = Rule {
+    id: ID,
+    summary: "a CUDA library that is needed is not in the image, or not where the loader searches",
+    image_only: true,
+    judge,
+};
+
+/// Groups whose libraries are opened in their own way; rules of the family 4xx judge them.
+const OWN_RULE: [&str; 4] = ["onnxruntime", "cupy", "cupyx", "cupy_backends"];
+
+fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let mut out = Vec::new();
+    let plug_ins =
+        |g: &Group| g.members.iter().all(|m| m.file.place.path.as_str().contains("-packages/nvidia/"));
+    for group in applications(case).filter(|g| !OWN_RULE.contains(&g.name.as_str()) && !plug_ins(g)) {
+        if group.fails(case.catalog) {
+            out.extend(broken(case, group));
+        } else {
+            out.extend(partly(case, group));
+        }
+    }
+    let any_application = applications(case).next().is_some();
+    for group in
+        case.inventory.loading.iter().filter(|g| g.role != GroupRole::Application && !any_application)
+    {
+        out.extend(library_alone(case, group));
+    }
+    if out.is_empty() && !case.inventory.loading.is_empty() {
+        out.extend(held(case));
+    }
+    out
+}
+
+fn held(case: &Case<'_>) -> Option<Finding> {
+    let members = case.inventory.loading.iter().flat_map(|g| &g.members);
+    let first = members.clone().next()?;
+    let count = members.count();
+    let files = if count == 1 { "1 file".to_owned() } else { format!("{count} files") };
+    let message = format!("every CUDA library that {files} of the stack need is found");
+    Some(Finding::new(ID, Outcome::Holds, message, vec![at(first.file, "looked up as its loader would")]))
+}
+
+fn broken(case: &Case<'_>, group: &Group<'_>) -> Option<Finding> {
+    let member = best_member(case, group)?;
+    let missing: Vec<(&FileFacts, &Load)> = member.missing(case.catalog).collect();
+    let (asks, first) = *missing.first()?;
+    let extra = is_toolkit_extra(&member.file.place.path);
+    let mut names: Vec<String> = missing.iter().map(|(_, l)| l.name.clone()).collect();
+    names.sort();
+    names.dedup();
+    let are = if names.len() == 1 { "is" } else { "are" };
+    let somewhere = anywhere(case, &first.name);
+    let place = match (first.status, somewhere) {
+        (Status::Incompatible, _) => "for another CPU only".to_owned(),
+        (_, Some(file)) => format!("in {}, where the loader does not search", file.place.path.parent()),
+        _ => "nowhere in the image".to_owned(),
+    };
+    let message = format!("{} cannot be loaded: {} {are} {place}", group.name, and(&names));
+    // A start script may lead the loader to a library that is there; nothing leads it to one that is not.
+    let everywhere =
+        missing.iter().all(|(_, l)| l.status == Status::Missing && anywhere(case, &l.name).is_some());
+    let outcome = if everywhere { Outcome::Unknown } else { Outcome::Breaks };
+    let mut finding = Finding::new(ID, outcome, message, evidence(&missing))
+        .headline(format!("{} is missing", first.name))
+        .component(group.name.clone())
+        .error(says(format!("{}: cannot open shared object file: No such file or directory", first.name)));
+    if asks.place.path != member.file.place.path {
+        finding.evidence.insert(0, at(member.file, format!("is loaded by {}", group.name)));
+    }
+    finding = match (first.status, somewhere, pip_package(case, &first.name)) {
+        (Status::Missing, Some(file), _) => finding.remedy(format!(
+            "set LD_LIBRARY_PATH={} in the image, unless a start script does",
+            file.place.path.parent()
+        )),
+        (_, _, Some(package)) => {
+            finding.remedy(format!("install the package that has it: pip install {package}"))
+        }
+        _ => finding.remedy(format!("install the package that has {}", first.name)),
+    };
+    if extra {
+        finding.outcome = Outcome::Holds;
+        finding.level = Level::Note;
+    }
+    Some(finding)
+}
+
+fn evidence(missing: &[(&FileFacts, &Load)]) -> Vec<Evidence> {
+    let mut lines: Vec<Evidence> = Vec::new();
+    for (file, load) in missing {
+        let searched = match load.tried.as_slice() {
+            [] => "no directory is searched".to_owned(),
+            dirs if dirs.len() <= 4 => format!("searched {}", dirs.join(", ")),
+            dirs => format!(
+                "searched {} and {} more directories",
+                dirs.get(..3).unwrap_or_default().join(", "),
+                dirs.len() - 3
+            ),
+        };
+        let line = at(file, format!("needs {}; {searched}", load.name));
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    limited(lines, "needs")
+}
+
+/// Some files of a package cannot be loaded, others can: it may select among them.
+fn partly(case: &Case<'_>, group: &Group<'_>) -> Option<Finding> {
+    let lame: Vec<&Opened> = group
+        .members
+        .iter()
+        .filter(|m| !m.works(case.catalog) && m.missing(case.catalog).next().is_some())
+        .collect();
+    let lines = lame.iter().filter_map(|m| {
+        let (_, load) = m.missing(case.catalog).next()?;
+        Some(at(m.file, format!("{} is not found", load.name)))
+    });
+    let lines: Vec<Evidence> = lines.collect();
+    if lines.is_empty() {
+        return None;
+    }
+    let message = format!(
+        "{} of {} files of {} cannot be loaded; the others can",
+        lame.len(),
+        group.members.len(),
+        group.name
+    );
+    let finding = Finding::new(ID, Outcome::Holds, message, limited(lines, "files"));
+    Some(finding.level(Level::Note).component(group.name.clone()))
+}
+
+/// A library of the stack in an image without any program that uses it: whoever loads it will meet the gap.
+fn library_alone(case: &Case<'_>, group: &Group<'_>) -> Option<Finding> {
+    let lame = group.members.iter().find(|m| {
+        m.missing(case.catalog).next().is_some()
+            && !m.loaded_elsewhere
+            && !is_toolkit_extra(&m.file.place.path)
+    })?;
+    let missing: Vec<(&FileFacts, &Load)> = lame.missing(case.catalog).collect();
+    let (_, first) = *missing.first()?;
+    let message = format!("{} cannot be loaded: {} is not found", group.name, first.name);
+    Some(
+        Finding::new(ID, Outcome::Degrades, message, evidence(&missing))
+            .headline(format!("{} is missing", first.name))
+            .component(group.name.clone())
+            .error(says(format!("{}: cannot open shared object file: No such file or directory", first.name)))
+            .remedy(match pip_package(case, &first.name) {
+                Some(package) => format!("install the package that has it: pip install {package}"),
+                None => format!("install the package that has {}", first.name),
+            }),
+    )
+}

@@ -1,0 +1,32 @@
+//! NCCL is part of torch's own library; an NCCL package beside it is not used.
+
+use super::linking::{applications, at};
+use super::{Case, Rule};
+use crate::report::{Finding, Level, Outcome, RuleId};
+
+const ID: RuleId = RuleId { code: "CUL316", name: "nccl-linked-statically" };
+pub(super) const RULE: Rule = Rule {
+    id: ID,
+    summary: "torch has NCCL inside, so an installed or preloaded NCCL is not the one it uses",
+    image_only: true,
+    judge,
+};
+
+fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let members = applications(case).flat_map(|g| &g.members);
+    let inside =
+        members.filter(|m| m.file.place.path.file_name().starts_with("libtorch_cuda")).find_map(|m| {
+            let version = m.elf.version_texts.get("nccl")?.first()?;
+            (!m.elf.needed.iter().any(|n| n.starts_with("libnccl"))).then_some((m, version))
+        });
+    let Some((member, version)) = inside else { return Vec::new() };
+    let Some(other) = case.inventory.components.iter().find(|c| c.component == "nccl") else {
+        return Vec::new();
+    };
+    let other_version = other.version.clone().unwrap_or_default();
+    let message =
+        format!("torch uses the NCCL {version} inside it; the installed NCCL {other_version} is not used");
+    let evidence =
+        vec![at(member.file, format!("holds the text `NCCL version {version}`, and needs no libnccl"))];
+    vec![Finding::new(ID, Outcome::Holds, message, evidence).level(Level::Note).component("nccl")]
+}

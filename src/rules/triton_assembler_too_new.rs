@@ -1,0 +1,72 @@
+//! Triton brings its own ptxas; machine code of a newer CUDA major than the driver's may not load.
+
+use super::linking::{at_place, says};
+use super::{Case, Rule};
+use crate::report::{Finding, Outcome, RuleId};
+use crate::version::{ComputeCapability, Version};
+
+const ID: RuleId = RuleId { code: "CUL412", name: "triton-assembler-too-new" };
+pub(super) const RULE: Rule = Rule {
+    id: ID,
+    summary: "Triton assembles kernels with a ptxas of a newer CUDA major than the driver's",
+    image_only: false,
+    judge,
+};
+
+fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let (Some(driver), Some(gpu)) = (case.driver, case.gpu) else { return Vec::new() };
+    let Some(reported) = driver.known.cuda.as_ref() else { return Vec::new() };
+    let mut out = Vec::new();
+    for triton in case.inventory.family("triton") {
+        let Some(version) = &triton.version else { continue };
+        let Some(row) = case
+            .catalog
+            .tritons
+            .iter()
+            .filter(|r| r.version.major_minor() <= version.major_minor())
+            .max_by(|a, b| a.version.cmp(&b.version))
+        else {
+            continue;
+        };
+        let second = row.ptxas_blackwell.as_ref().filter(|_| {
+            let lowest = row
+                .blackwell_used_for_cc
+                .as_deref()
+                .and_then(|c| ComputeCapability::parse(c.trim_start_matches(">=")));
+            lowest.is_some_and(|l| gpu.cc >= l)
+        });
+        let ptxas = second.unwrap_or(&row.ptxas);
+        let evidence = vec![at_place(
+            &triton.place,
+            format!("triton {version} assembles for {} with ptxas {ptxas}", gpu.describe()),
+        )];
+        if ptxas.major() <= reported.major() {
+            let message = format!("ptxas {} of triton {version} fits {}", short(ptxas), driver.describe());
+            out.push(Finding::new(ID, Outcome::Holds, message, evidence).component("triton"));
+            continue;
+        }
+        let message = format!(
+            "triton {version} assembles kernels for {} with ptxas {}; whether {} (CUDA {reported}) loads them is not known",
+            gpu.describe(),
+            short(ptxas),
+            driver.describe()
+        );
+        out.push(
+            // What a driver of the older major does with such machine code was not measured.
+            Finding::new(ID, Outcome::Unknown, message, evidence)
+                .headline("Triton's assembler is newer than the driver")
+                .component("triton")
+                .error(
+                    case.error(209)
+                        .or_else(|| says("no kernel image is available for execution on the device")),
+                )
+                .remedy(format!("update the host to a driver that reports CUDA {}", ptxas.major()))
+                .remedy("install an older triton, or set TRITON_PTXAS_PATH to a ptxas of the driver's CUDA"),
+        );
+    }
+    out
+}
+
+fn short(version: &Version) -> Version {
+    version.major_minor()
+}

@@ -1,0 +1,124 @@
+//! A library asks another for a symbol that the copy it gets does not have.
+
+use super::linking::{applications, at, best_member, library_text, says};
+use super::{Case, Rule};
+use crate::inventory::gaps::{Gap, Missing};
+use crate::inventory::loading::{Group, Opened};
+use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
+
+const ID: RuleId = RuleId { code: "CUL302", name: "undefined-symbol" };
+pub(super) const RULE: Rule = Rule {
+    id: ID,
+    summary: "a library lacks a symbol that the program loaded with it asks for",
+    image_only: true,
+    judge,
+};
+
+fn is_symbol(gap: &Gap<'_>) -> bool {
+    matches!(gap.what, Missing::Symbol { .. })
+}
+
+fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let mut out = Vec::new();
+    let mut checked = None;
+    for group in applications(case) {
+        let any = group.members.iter().any(|m| m.gaps.iter().any(is_symbol));
+        if !any {
+            checked = checked.or_else(|| group.members.iter().find(|m| !m.elf.imports.is_empty()));
+            continue;
+        }
+        out.extend(if group.fails(case.catalog) { broken(case, group) } else { partly(group) });
+    }
+    if let Some(member) = checked.filter(|_| out.is_empty()) {
+        let message = "every symbol asked of CUDA and torch libraries is there".to_owned();
+        let evidence = vec![at(member.file, "its imports were compared with the exports of what it loads")];
+        out.push(Finding::new(ID, Outcome::Holds, message, evidence));
+    }
+    out
+}
+
+fn broken(case: &Case<'_>, group: &Group<'_>) -> Option<Finding> {
+    let member = best_member(case, group)?;
+    let gap = member.gaps.iter().find(|g| is_symbol(g))?;
+    Some(finding(case, group, member, gap))
+}
+
+fn finding(case: &Case<'_>, group: &Group<'_>, member: &Opened<'_>, gap: &Gap<'_>) -> Finding {
+    let asks = library_text(case, gap.object);
+    let (name, version) = match &gap.what {
+        Missing::Symbol { name, version } => (name.as_str(), version.as_deref()),
+        Missing::Version(version) => (version.as_str(), None),
+    };
+    let message = match gap.provider.filter(|_| version.is_some()) {
+        Some(provider) => format!(
+            "{} cannot be loaded: {asks} needs {name}, which {} does not have",
+            group.name,
+            library_text(case, provider)
+        ),
+        None => format!("{} was built for another torch: {name} is in none of its libraries", group.name),
+    };
+    let more = match gap.count {
+        1 => String::new(),
+        n => format!(" and {} more symbols", n - 1),
+    };
+    let mut evidence = vec![at(gap.object, format!("asks for {name}{more}"))];
+    evidence.extend(
+        gap.provider.map(|p| at(p, format!("is loaded, and exports none of that name{}", shadow(member, p)))),
+    );
+    let finding = Finding::new(ID, Outcome::Breaks, message, evidence)
+        .headline(format!("undefined symbol in {}", gap.object.place.path.file_name()))
+        .component(group.name.clone())
+        .error(says(gap.text()));
+    match (gap.provider, version) {
+        (Some(provider), Some(_)) => match better(member, provider, gap) {
+            Some(other) => finding.remedy(format!(
+                "let {} be found first: take {} out of LD_LIBRARY_PATH",
+                other.place.path,
+                provider.place.path.parent()
+            )),
+            None => finding.remedy(format!(
+                "install the release of {} that {asks} was built with",
+                library_text(case, provider)
+            )),
+        },
+        _ => finding
+            .remedy(format!("install a build of {} for the torch in the image, or rebuild it", group.name)),
+    }
+}
+
+fn shadow(member: &Opened<'_>, provider: &crate::facts::FileFacts) -> String {
+    let via =
+        member.process.objects.iter().find(|o| o.file.place.path == provider.place.path).and_then(|o| o.via);
+    via.map(|v| format!("; found by {}", v.name())).unwrap_or_default()
+}
+
+/// Another copy of the library that has the symbol, further down the search.
+fn better<'a>(
+    member: &Opened<'a>,
+    provider: &crate::facts::FileFacts,
+    gap: &Gap<'_>,
+) -> Option<&'a crate::facts::FileFacts> {
+    let Missing::Symbol { name, .. } = &gap.what else { return None };
+    let loads = member.process.objects.iter().flat_map(|o| &o.loads);
+    let of_provider = loads.filter(|l| l.file.is_some_and(|f| f.place.path == provider.place.path));
+    of_provider
+        .flat_map(|l| l.shadows.iter().copied())
+        .find(|f| f.elf.as_ref().and_then(|e| e.exports_symbol(name)) == Some(true))
+}
+
+fn partly(group: &Group<'_>) -> Option<Finding> {
+    let lame: Vec<Evidence> = group
+        .members
+        .iter()
+        .filter(|m| !m.loaded_elsewhere)
+        .filter_map(|m| Some(at(m.file, m.gaps.iter().find(|g| is_symbol(g))?.text())))
+        .collect();
+    if lame.is_empty() {
+        return None;
+    }
+    let (count, of) = (lame.len(), group.members.len());
+    let message =
+        format!("{count} of {of} files of {} have undefined symbols; the others have none", group.name);
+    let lines = super::reasoning::limited(lame, "files");
+    Some(Finding::new(ID, Outcome::Holds, message, lines).level(Level::Note).component(group.name.clone()))
+}

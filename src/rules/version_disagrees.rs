@@ -1,0 +1,34 @@
+//! A library's bytes state another version than its file name or its package.
+
+use super::linking::at_place;
+use super::reasoning::limited;
+use super::{Case, Rule};
+use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
+
+const ID: RuleId = RuleId { code: "CUL318", name: "version-disagrees" };
+pub(super) const RULE: Rule = Rule {
+    id: ID,
+    summary: "a library is not of the version that its file name or package says",
+    image_only: true,
+    judge,
+};
+
+fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let mut lines: Vec<Evidence> = Vec::new();
+    let mut names: Vec<String> = Vec::new();
+    for component in &case.inventory.components {
+        let (Some(other), Some(version)) = (&component.disagreement, &component.version) else { continue };
+        names.push(component.display.clone());
+        lines.push(at_place(&component.place, format!("{version} by {}; {other}", component.how)));
+    }
+    names.sort();
+    names.dedup();
+    if lines.is_empty() {
+        return Vec::new();
+    }
+    let message = format!(
+        "{} in the image is not of the version that its name or package says",
+        super::linking::and(&names)
+    );
+    vec![Finding::new(ID, Outcome::Holds, message, limited(lines, "files")).level(Level::Note)]
+}
