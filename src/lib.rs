@@ -52,7 +52,7 @@ pub fn check<'a>(
     repository: &str,
 ) -> Report<'a> {
     let judged = targets.iter().map(|t| (t.clone(), rules::judge(inventory, t, catalog))).collect();
-    let alone = rules::judge_alone(inventory, catalog);
+    let alone = if targets.is_empty() { rules::judge_alone(inventory, catalog) } else { Vec::new() };
     let lowest = rules::lowest_driver(inventory, targets, catalog);
     report::build::report(inventory, repository, judged, alone, lowest)
 }

@@ -344,6 +344,9 @@ pub struct BugRow {
     pub with_from: Option<Version>,
     #[serde(default, deserialize_with = "optional_version")]
     pub with_below: Option<Version>,
+    /// Only processes that use more than one GPU meet it.
+    #[serde(default)]
+    pub several_gpus: bool,
     pub effect: String,
     pub text: String,
     pub fix: String,

@@ -7,7 +7,6 @@ use super::{Component, ComponentKind, Linkage, Runtime, RuntimeVersion};
 use crate::catalog::{Catalog, ComponentRow};
 use crate::facts::{ElfFacts, FileFacts, FileKind, ImageFacts, Package, PackageOrigin};
 use crate::version::Version;
-use std::collections::BTreeSet;
 
 /// All components, and among them the runtimes.
 pub(super) fn find(
@@ -22,7 +21,9 @@ pub(super) fn find(
         let name = file.place.path.file_name();
         let by_soname = || elf.soname.as_deref().and_then(|s| catalog.component_of(s));
         let row = catalog.component_of(name).or_else(by_soname);
-        if let Some(row) = row {
+        // Stubs are for linking: nobody's driver.
+        let is_stub = file.place.path.parent().file_name() == "stubs";
+        if let Some(row) = row.filter(|_| !is_stub) {
             components.push(library(file, elf, row, facts, catalog));
         }
         if row.is_some_and(|r| r.component == "cudart") {
@@ -76,7 +77,12 @@ fn library(
         [one] => (*one).to_owned(),
         [first @ .., last] => format!("{} and {last}", first.join(", ")),
     };
-    let disagreement = other.first().map(|(v, how)| format!("{how} says {v}"));
+    let disagreement = other.first().map(|(v, how)| match how.contains(v.as_str()) {
+        true => how.clone(),
+        false => format!("{how} says {v}"),
+    });
+    // A package that says something else is not where the file comes from.
+    let package = package.filter(|p| !other.iter().any(|(_, how)| *how == package_text(p)));
     let cuda = match (is_cudart, row.component.as_str()) {
         (true, _) | (_, "nvrtc" | "nvjitlink") => {
             version.as_deref().and_then(Version::leading).map(|v| v.major_minor())
@@ -105,6 +111,7 @@ fn library(
         how,
         origin,
         disagreement,
+        reachable: None,
     }
 }
 
@@ -256,6 +263,7 @@ fn static_runtime(file: &FileFacts, version: Option<&Version>) -> Component {
         how: "the constant in the runtime's code".to_owned(),
         origin: "file",
         disagreement: None,
+        reachable: None,
     }
 }
 
@@ -284,6 +292,7 @@ fn toolkits(facts: &ImageFacts) -> Vec<Component> {
             how: name.to_owned(),
             origin: "file",
             disagreement: None,
+            reachable: None,
         });
     }
     out
@@ -291,7 +300,9 @@ fn toolkits(facts: &ImageFacts) -> Vec<Component> {
 
 /// Packages of the stack of which no library was seen: they are rows of their own.
 fn package_only(facts: &ImageFacts, catalog: &Catalog, seen: &[Component]) -> Vec<Component> {
-    let named: BTreeSet<String> = seen.iter().filter(|c| c.origin != "file").map(|c| c.how.clone()).collect();
+    let named = |text: &str| {
+        seen.iter().any(|c| c.how.contains(text) || c.disagreement.as_ref().is_some_and(|d| d.contains(text)))
+    };
     let mut out = Vec::new();
     for package in &facts.packages {
         let name = package.fact.name.as_str();
@@ -301,7 +312,7 @@ fn package_only(facts: &ImageFacts, catalog: &Catalog, seen: &[Component]) -> Ve
         };
         let Some(row) = catalog.components.iter().find(is_of) else { continue };
         let text = package_text(package);
-        if named.iter().any(|how| how.ends_with(&text)) {
+        if named(&text) {
             continue;
         }
         out.push(Component {
@@ -315,6 +326,7 @@ fn package_only(facts: &ImageFacts, catalog: &Catalog, seen: &[Component]) -> Ve
             how: text,
             origin: crate::facts::json::origin_name(package.fact.origin),
             disagreement: None,
+            reachable: None,
         });
     }
     out

@@ -26,6 +26,9 @@ pub struct Framework {
     pub backend: Backend,
     /// The file that says so.
     pub place: Place,
+    /// What declares the distribution, and the version it says.
+    pub declared: Place,
+    pub declared_version: String,
     pub how: String,
     pub origin: &'static str,
     /// Site directory it stands in; empty for system packages.
@@ -99,6 +102,9 @@ fn of_package(package: &Package, row: &FrameworkRow, facts: &ImageFacts) -> Opti
         let origin = crate::facts::json::origin_name(package.fact.origin);
         (of_metadata, package.place.clone(), format!("{origin} metadata"))
     };
+    // A CPU distribution shares the module, and so the version file, with the one for GPUs.
+    let is_cpu = row.cpu.contains(&package.fact.name);
+    let said = if is_cpu { Said { cuda: None, backend: Backend::Cpu, ..said } } else { said };
     let text = said.version.clone().unwrap_or_else(|| written.to_owned());
     Some(Framework {
         name: package.fact.name.clone(),
@@ -109,6 +115,8 @@ fn of_package(package: &Package, row: &FrameworkRow, facts: &ImageFacts) -> Opti
         cudnn: said.cudnn,
         backend: said.backend,
         place,
+        declared: package.place.clone(),
+        declared_version: written.to_owned(),
         how,
         origin: crate::facts::json::origin_name(package.fact.origin),
         site,
@@ -138,6 +146,8 @@ fn without_metadata(facts: &ImageFacts, known: &[Framework]) -> Vec<Framework> {
             cudnn: said.cudnn,
             backend: said.backend,
             place: file.place.clone(),
+            declared: file.place.clone(),
+            declared_version: String::new(),
             how: "torch/version.py".to_owned(),
             origin: "file",
             site: site.to_owned(),
@@ -290,6 +300,7 @@ pub(super) fn components(frameworks: &[Framework]) -> Vec<Component> {
         how: f.how.clone(),
         origin: f.origin,
         disagreement: None,
+        reachable: None,
     };
     frameworks.iter().map(row).collect()
 }

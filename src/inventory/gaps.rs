@@ -36,7 +36,11 @@ impl Gap<'_> {
             }
             (Missing::Symbol { name, version: None }, _) => format!("{object}: undefined symbol: {name}"),
             (Missing::Version(version), Some(provider)) => {
-                format!("{}: version `{version}' not found (required by {object})", provider.place.path)
+                // The loader prints the name it opened, which is the soname.
+                let soname = provider.elf.as_ref().and_then(|e| e.soname.as_deref());
+                let opened = soname
+                    .map_or_else(|| provider.place.path.clone(), |s| provider.place.path.parent().join(s));
+                format!("{opened}: version `{version}' not found (required by {object})")
             }
             (Missing::Version(version), None) => {
                 format!("version `{version}' not found (required by {object})")

@@ -146,6 +146,13 @@ fn with_users<'a>(facts: &'a ImageFacts, catalog: &Catalog) -> Vec<&'a FileFacts
     facts.files.iter().zip(chosen).filter(|(_, chosen)| *chosen).map(|(f, _)| f).collect()
 }
 
+/// Paths of everything that applications load, themselves included.
+pub(super) fn loaded_paths(groups: &[Group<'_>]) -> BTreeSet<ImagePath> {
+    let applications = groups.iter().filter(|g| g.role == GroupRole::Application).flat_map(|g| &g.members);
+    let objects = applications.flat_map(|m| &m.process.objects);
+    objects.map(|o| o.file.place.path.clone()).collect()
+}
+
 /// Whether a load came to nothing.
 pub fn is_lost(load: &Load) -> bool {
     matches!(load.status, Status::Missing | Status::Incompatible)

@@ -54,6 +54,8 @@ pub struct Component {
     pub origin: &'static str,
     /// A source of the version that says something else than the one that is printed.
     pub disagreement: Option<String>,
+    /// Some program or package of the image loads it; `None` where nothing was seen to, which proves nothing.
+    pub reachable: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,6 +123,11 @@ pub fn build<'a>(facts: &'a ImageFacts, catalog: &Catalog) -> Inventory<'a> {
     let processes = Processes::of(facts, catalog);
     let compat = compat::find(facts, catalog);
     let loading = loading::groups(facts, &processes, catalog);
+    let loaded = loading::loaded_paths(&loading);
+    let mut components = components;
+    for component in &mut components {
+        component.reachable = loaded.contains(&component.place.path).then_some(true);
+    }
     Inventory { facts, components, frameworks, runtimes, code, compat, requirements, processes, loading }
 }
 

@@ -13,6 +13,8 @@ pub struct Processes<'a> {
     pub loader: Loader<'a>,
     facts: &'a ImageFacts,
     preloads: Vec<PreloadRow>,
+    /// Stems of the libraries of the stack.
+    stems: Vec<String>,
     /// Site directory -> the interpreter that reads it.
     pythons: BTreeMap<&'a str, Option<&'a FileFacts>>,
     /// Site directory of torch, and the process after `import torch`.
@@ -47,8 +49,9 @@ impl<'a> Processes<'a> {
                 pythons.entry(site).or_insert_with(|| python_of(site, facts, &loader));
             }
         }
+        let stems = catalog.components.iter().flat_map(|c| c.stems.clone()).collect();
         let mut processes =
-            Processes { loader, facts, preloads: catalog.preloads.clone(), pythons, torch: None };
+            Processes { loader, facts, preloads: catalog.preloads.clone(), stems, pythons, torch: None };
         processes.torch = processes.import_torch();
         processes
     }
@@ -72,6 +75,10 @@ impl<'a> Processes<'a> {
         let caller = process.objects.first().filter(|o| o.elf.interpreter.is_some()).map(|_| 0);
         self.loader.open(&mut process, file, caller)?;
         Some(process)
+    }
+
+    fn is_library(&self, name: &str) -> bool {
+        self.stems.iter().any(|stem| library_stem(name).as_deref() == Some(stem))
     }
 
     /// What has been loaded before a file of a Python package is opened. A library of the CUDA stack or of the system
@@ -112,7 +119,9 @@ impl<'a> Processes<'a> {
         if let Some(global) = global {
             let before = process.clone();
             self.loader.open(&mut process, global, None);
-            let failed = process.missing().next().is_some() || !gaps::find(&process).is_empty();
+            // Only an error that names a CUDA library makes torch try again.
+            let names_cuda = process.missing().any(|(_, load)| self.is_library(&load.name));
+            let failed = names_cuda || !gaps::find(&process).is_empty();
             let fallback = self.preloads(PreloadWhen::LoadError, "torch/", site);
             if failed && !fallback.is_empty() {
                 // What failed to load is unloaded again; the second attempt finds what the list brought.
@@ -133,7 +142,9 @@ impl<'a> Processes<'a> {
         let elf = file.elf.as_ref();
         let needs = elf
             .is_some_and(|e| e.needed.iter().any(|n| n.starts_with("libtorch") || n.starts_with("libc10")));
-        needs || self.distribution(site, file).is_some_and(requires_torch)
+        // bitsandbytes imports torch first, though its metadata named it only from 0.43 on.
+        let imports = in_site(file.place.path.as_str()).is_some_and(|rest| rest.starts_with("bitsandbytes/"));
+        needs || imports || self.distribution(site, file).is_some_and(requires_torch)
     }
 
     /// The distribution that a file's top-level module is named after.

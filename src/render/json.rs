@@ -190,7 +190,7 @@ fn component(component: &Component) -> ComponentJson {
         layer: component.place.layer.0,
         how: component.how.clone(),
         origin: component.origin,
-        reachable: None,
+        reachable: component.reachable,
     }
 }
 

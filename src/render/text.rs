@@ -346,13 +346,22 @@ fn rank(component: &Component) -> u8 {
 }
 
 fn row(name: &str, components: &[&Component], report: &Report) -> Row {
+    let is_library =
+        |c: &&&Component| c.kind == ComponentKind::Library && c.linkage == Some(Linkage::Dynamic);
+    let mut versions: Vec<&str> =
+        components.iter().filter(is_library).filter_map(|c| c.version.as_deref()).collect();
+    versions.sort_unstable();
+    versions.dedup();
+    // Of several copies, the one that programs load is marked.
+    let several = versions.len() > 1;
     let text = |c: &&&Component| {
         let version = c.version.clone().unwrap_or_else(|| "version not in the file".to_owned());
         let cuda = match (&c.cuda, c.component.as_str()) {
             (Some(cuda), name) if name != "cudart" && name != "toolkit" => format!(", CUDA {cuda}"),
             _ => String::new(),
         };
-        format!("{version} ({}{cuda})", c.origin)
+        let loaded = if several && c.reachable == Some(true) { ", loaded" } else { "" };
+        format!("{version} ({}{cuda}{loaded})", c.origin)
     };
     let is_static = |c: &&&Component| c.linkage == Some(Linkage::Static);
     let mut dynamic: Vec<String> = components.iter().filter(|c| !is_static(c)).map(|c| text(&c)).collect();

@@ -31,11 +31,18 @@ fn one(case: &Case<'_>) -> Option<Finding> {
         case.inventory.facts.files.iter().filter_map(|f| Some((f, variant(f)?))).collect();
     let exact = variants.iter().find(|(_, v)| *v == cuda);
     let version = package.version.as_ref()?;
-    // From 0.50 on it takes the nearest one of the same major.
-    let nearest =
-        variants.iter().find(|(_, v)| v.major() == cuda.major()).filter(|_| *version >= Version::of(0, 50));
-    if let Some((file, _)) = exact.or(nearest) {
-        let message = format!("bitsandbytes {version} has a library for CUDA {cuda} of torch");
+    // From 0.50 on it takes the nearest lower one of the same major, else the nearest higher one.
+    let same_major =
+        || variants.iter().filter(|(_, v)| v.major() == cuda.major() && *version >= Version::of(0, 50));
+    let lower = same_major().filter(|(_, v)| *v < cuda).max_by(|a, b| a.1.cmp(&b.1));
+    let higher = same_major().filter(|(_, v)| *v > cuda).min_by(|a, b| a.1.cmp(&b.1));
+    if let Some((file, picked)) = exact.or(lower).or(higher) {
+        let message = match *picked == cuda {
+            true => format!("bitsandbytes {version} has a library for CUDA {cuda} of torch"),
+            false => format!(
+                "bitsandbytes {version} has no library for CUDA {cuda} of torch and takes that for {picked}"
+            ),
+        };
         let evidence = vec![at(file, "the one that it picks")];
         return Some(Finding::new(ID, Outcome::Holds, message, evidence).component("bitsandbytes"));
     }
@@ -55,14 +62,14 @@ fn one(case: &Case<'_>) -> Option<Finding> {
         () if *version < Version::of(0, 50) => format!("Configured CUDA binary not found at {name}"),
         () => format!("No compatible CUDA binary found at {name}"),
     };
-    Some(
-        Finding::new(ID, Outcome::Breaks, message, evidence)
-            .headline(format!("bitsandbytes without CUDA {cuda}"))
-            .component("bitsandbytes")
-            .error(says(text))
-            .how(How::CpuFallback)
-            .remedy("install a bitsandbytes that has it (pip install -U bitsandbytes)"),
-    )
+    // 0.43 to 0.45 go on with their CPU library; before, the import fails, after, the first call does.
+    let on_cpu = (Version::of(0, 43)..Version::of(0, 46)).contains(version);
+    let finding = Finding::new(ID, Outcome::Breaks, message, evidence)
+        .headline(format!("bitsandbytes without CUDA {cuda}"))
+        .component("bitsandbytes")
+        .error(says(text))
+        .remedy("install a bitsandbytes that has it (pip install -U bitsandbytes)");
+    Some(if on_cpu { finding.how(How::CpuFallback) } else { finding })
 }
 
 /// `libbitsandbytes_cuda124.so` is for 12.4.

@@ -3,7 +3,6 @@
 use super::linking::{applications, at};
 use super::reasoning::limited;
 use super::{Case, Rule};
-use crate::facts::ElfFacts;
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL313", name: "build-machine-path" };
@@ -15,34 +14,30 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let exists = |dir: &str| {
+        let real = case.inventory.processes.loader.paths.real(dir);
+        case.inventory.facts.files.iter().any(|f| f.place.path.is_below(&real))
+    };
     let mut lines: Vec<Evidence> = Vec::new();
     for member in applications(case).flat_map(|g| &g.members) {
-        if let Some(entry) = odd(member.elf) {
-            let what = if entry.is_empty() {
-                "an empty element: the working directory is searched".to_owned()
-            } else {
-                format!("{entry}, which is not in the image")
-            };
-            let exists = |dir: &str| {
-                let below = format!("{}/", dir.trim_end_matches('/'));
-                case.inventory.facts.files.iter().any(|f| f.place.path.as_str().starts_with(&below))
-            };
-            if entry.is_empty() || !exists(entry) {
-                lines.push(at(member.file, what));
-            }
-        }
+        let elements = member.elf.rpath.iter().chain(&member.elf.runpath).map(String::as_str);
+        let odd = elements.into_iter().find(|e| e.is_empty() || is_foreign(e) && !exists(e));
+        lines.extend(odd.map(|e| match e {
+            "" => at(member.file, "an empty element: the working directory is searched"),
+            dir => at(member.file, format!("{dir}, which is not in the image")),
+        }));
     }
     if lines.is_empty() {
         return Vec::new();
     }
     let files = if lines.len() == 1 { "1 file".to_owned() } else { format!("{} files", lines.len()) };
-    let message = format!("search paths in {files} lead to directories of the machine that built them");
+    let message = format!(
+        "search paths in {files} name directories that the image does not have, or the working directory"
+    );
     vec![Finding::new(ID, Outcome::Holds, message, limited(lines, "files")).level(Level::Note)]
 }
 
-/// The first element that is empty, or absolute.
-fn odd(elf: &ElfFacts) -> Option<&str> {
-    let all = elf.rpath.iter().chain(&elf.runpath).map(String::as_str);
-    all.into_iter()
-        .find(|e| e.is_empty() || e.starts_with('/') && !e.starts_with("/usr/lib") && !e.starts_with("/lib"))
+/// An absolute directory that is no place of the system.
+fn is_foreign(element: &str) -> bool {
+    element.starts_with('/') && !element.starts_with("/usr/lib") && !element.starts_with("/lib")
 }

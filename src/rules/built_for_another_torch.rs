@@ -33,7 +33,9 @@ fn one(case: &Case<'_>, package: &Framework, torch: &Framework, version: &Versio
         .iter()
         .filter_map(|r| Requirement::parse(r))
         .find(|r| r.name == "torch" && r.applies(platform));
-    let built = xformers_torch(case, package);
+    // A range says that newer ones do, whatever it was built with.
+    let pinned = asked.as_ref().is_none_or(|a| a.bounds.starts_with("=="));
+    let built = xformers_torch(case, package).filter(|_| pinned);
     let evidence = |what: String| {
         vec![at_place(&package.place, what), at_place(&torch.place, format!("torch {}", torch.version_text))]
     };
@@ -41,9 +43,10 @@ fn one(case: &Case<'_>, package: &Framework, torch: &Framework, version: &Versio
         (Some(built), _) if !version.agrees_with(built) => {
             (built.to_string(), evidence(format!("built with torch {built}")))
         }
-        (_, Some(asked)) if !asked.allows(version) => {
-            (asked.bounds.clone(), evidence(format!("asks for torch {}", asked.bounds)))
-        }
+        (_, Some(asked)) if !asked.allows(version) => (
+            asked.bounds.trim_start_matches('=').to_owned(),
+            evidence(format!("asks for torch {}", asked.bounds)),
+        ),
         (None, None) => return None,
         _ => {
             let message = format!("{name} {} fits torch {version}", package.version_text);
@@ -64,7 +67,7 @@ fn one(case: &Case<'_>, package: &Framework, torch: &Framework, version: &Versio
             .headline(format!("{name} is for another torch"))
             .component(name.clone())
             .error(says(text))
-            .remedy(format!("install torch {}", wanted.trim_start_matches('=')))
+            .remedy(format!("install torch {}", wanted))
             .remedy(format!("install the {name} that is made for torch {version}")),
     )
 }

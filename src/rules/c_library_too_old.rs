@@ -38,10 +38,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
                 .component(group.name.clone())
                 .error(says(gap.text()))
                 .remedy("use a base image of a newer distribution release")
-                .remedy(format!(
-                    "use a build of {} for an older one (manylinux wheels say which)",
-                    group.name
-                )),
+                .remedy(format!("use a build of {} for an older distribution", group.name)),
         );
     }
     out

@@ -32,16 +32,17 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             by_site.entry(&framework.site).or_default().push(framework);
         }
         for several in by_site.values().filter(|s| s.len() > 1) {
+            let short: Vec<String> = several.iter().map(|f| f.name.clone()).collect();
             let names: Vec<String> =
-                several.iter().map(|f| format!("{} {}", f.name, f.version_text)).collect();
+                several.iter().map(|f| format!("{} {}", f.name, f.declared_version)).collect();
             let message = format!("{} are installed together; they bring the same module", and(&names));
             let evidence = several
                 .iter()
-                .map(|f| at_place(&f.place, format!("{} {}", f.name, f.version_text)))
+                .map(|f| at_place(&f.declared, format!("{} {}", f.name, f.declared_version)))
                 .collect();
             out.push(
                 Finding::new(ID, Outcome::Degrades, message, evidence)
-                    .headline(format!("{} of {family}", names.len()))
+                    .headline(format!("{} are both installed", and(&short)))
                     .component(family)
                     .error(says(text))
                     .remedy("uninstall all of them, then install the one for the GPU"),

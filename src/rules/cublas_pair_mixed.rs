@@ -1,8 +1,9 @@
 //! cuBLAS and the cuBLASLt that it loads are of different releases.
 
-use super::linking::{applications, at, library_text, object_of, says};
+use super::linking::{applications, as_named, at, library_text, object_of, says};
 use super::{Case, Rule};
 use crate::facts::FileFacts;
+use crate::inventory::loader::Via;
 use crate::report::{Finding, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL304", name: "cublas-pair-mixed" };
@@ -28,13 +29,14 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
                 continue;
             }
             seen.push((blas.file, lt.file));
-            out.extend(pair(case, &group.name, blas.file, lt.file));
+            let by_path = lt.via == Some(Via::LibraryPath);
+            out.extend(pair(case, &group.name, blas.file, lt.file, by_path));
         }
     }
     out
 }
 
-fn pair(case: &Case<'_>, group: &str, blas: &FileFacts, lt: &FileFacts) -> Option<Finding> {
+fn pair(case: &Case<'_>, group: &str, blas: &FileFacts, lt: &FileFacts, by_path: bool) -> Option<Finding> {
     let (a, b) = (case.inventory.version_at(blas)?, case.inventory.version_at(lt)?);
     if a.agrees_with(&b) {
         let message = format!("{} is loaded with its own cuBLASLt", library_text(case, blas));
@@ -42,12 +44,15 @@ fn pair(case: &Case<'_>, group: &str, blas: &FileFacts, lt: &FileFacts) -> Optio
     }
     let message = format!("{group} loads cuBLAS {a} with cuBLASLt {b}: the two are made for each other only");
     let evidence = vec![at(blas, format!("cuBLAS {a}")), at(lt, format!("cuBLASLt {b}, found first"))];
-    Some(
-        Finding::new(ID, Outcome::Degrades, message, evidence)
-            .headline("cuBLAS and cuBLASLt of different releases")
-            .component(group.to_owned())
-            .error(says("CUBLAS_STATUS_INVALID_VALUE when calling `cublasLtMatmul(...)`"))
-            .remedy(format!("take {} out of LD_LIBRARY_PATH", lt.place.path.parent()))
-            .remedy("install one release of cuBLAS only"),
-    )
+    let finding = Finding::new(ID, Outcome::Degrades, message, evidence)
+        .headline("cuBLAS and cuBLASLt of different releases")
+        .component(group.to_owned())
+        .error(says("CUBLAS_STATUS_INVALID_VALUE when calling `cublasLtMatmul(...)`"));
+    let finding = match by_path {
+        true => {
+            finding.remedy(format!("take {} out of LD_LIBRARY_PATH", as_named(case, &lt.place.path.parent())))
+        }
+        false => finding,
+    };
+    Some(finding.remedy("install one release of cuBLAS only"))
 }

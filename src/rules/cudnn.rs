@@ -4,7 +4,7 @@
 use super::Case;
 use super::linking::{applications, object_of};
 use crate::facts::FileFacts;
-use crate::inventory::loader::Load;
+use crate::inventory::loader::{Load, Process};
 use crate::inventory::loading::is_lost;
 use crate::version::Version;
 
@@ -15,6 +15,8 @@ pub(super) struct Set<'c> {
     pub(super) version: Option<Version>,
     /// Sub-library without version (`libcudnn_ops`), and what opening it gives.
     pub(super) parts: Vec<(&'static str, Load<'c>)>,
+    /// The process with all of them.
+    pub(super) process: Process<'c>,
 }
 
 const PARTS_8: [&str; 2] = ["libcudnn_ops_infer", "libcudnn_cnn_infer"];
@@ -73,13 +75,13 @@ pub(super) fn sets<'c>(case: &Case<'c>) -> Vec<Set<'c>> {
                 })
                 .filter_map(|(name, load)| Some((name, load?)))
                 .collect();
-            out.push(Set { group: group.name.clone(), dispatcher: file, version, parts });
+            out.push(Set { group: group.name.clone(), dispatcher: file, version, parts, process });
         }
     }
     out
 }
 
-/// cuDNN 9 tries `.so.9.10.2`, `.so.9.10`, then `.so.9` (measured on its strings); cuDNN 8 `.so.8` only.
+/// cuDNN 9 tries `.so.9.10.2`, `.so.9.10`, `.so.9`, then `.so` (its strings); cuDNN 8 `.so.8` only.
 fn spellings(name: &str, version: Option<&Version>, major: &str) -> Vec<String> {
     let mut out = Vec::new();
     if let Some(v) = version.filter(|_| major == "9") {
@@ -87,5 +89,8 @@ fn spellings(name: &str, version: Option<&Version>, major: &str) -> Vec<String> 
         out.push(format!("{name}.so.{}.{}", v.major(), v.minor()));
     }
     out.push(format!("{name}.so.{major}"));
+    if major == "9" {
+        out.push(format!("{name}.so"));
+    }
     out
 }

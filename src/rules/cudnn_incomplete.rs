@@ -13,8 +13,13 @@ pub(super) const RULE: Rule =
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let mut out = Vec::new();
     for set in sets(case) {
-        let lost: Vec<String> =
-            set.parts.iter().filter(|(_, load)| is_lost(load)).map(|(_, load)| load.name.clone()).collect();
+        let major = set.version.as_ref().map_or(9, crate::version::Version::major);
+        let lost: Vec<String> = set
+            .parts
+            .iter()
+            .filter(|(_, l)| is_lost(l))
+            .map(|(name, _)| format!("{name}.so.{major}"))
+            .collect();
         let Some(first) = lost.first() else {
             let message = format!("cuDNN of {} finds all its sub-libraries", set.group);
             out.push(Finding::new(

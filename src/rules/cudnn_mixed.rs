@@ -1,9 +1,10 @@
 //! Parts of several cuDNN releases meet in one process.
 
 use super::cudnn::{Set, sets};
-use super::linking::{and, at, says};
+use super::linking::{and, as_named, at, says};
 use super::{Case, Rule};
 use crate::facts::FileFacts;
+use crate::inventory::loader::Via;
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
 use crate::version::Version;
 
@@ -27,7 +28,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         out.extend(match versions.as_slice() {
             [] => None,
             [one] if own.as_ref().is_none_or(|o| o == one) => Some(held(&set, one)),
-            [one] => Some(displaced(&set, &parts, one)),
+            [one] => Some(displaced(case, &set, &parts, one)),
             _ => Some(mixed(&set, &parts, &versions)),
         });
     }
@@ -49,17 +50,21 @@ fn lines(parts: &[(&FileFacts, Version)]) -> Vec<Evidence> {
 }
 
 /// The dispatcher is of one release and everything that it opens of another: it works, with that other one.
-fn displaced(set: &Set<'_>, parts: &[(&FileFacts, Version)], other: &Version) -> Finding {
+fn displaced(case: &Case<'_>, set: &Set<'_>, parts: &[(&FileFacts, Version)], other: &Version) -> Finding {
     let own = set.version.as_ref().map(ToString::to_string).unwrap_or_default();
     let message = format!("{} loads cuDNN {own}, which then opens the parts of cuDNN {other}", set.group);
     let mut evidence = vec![at(set.dispatcher, format!("cuDNN {own}"))];
     evidence.extend(lines(parts).into_iter().take(2));
-    let dir = parts.first().map(|(f, _)| f.place.path.parent().to_string()).unwrap_or_default();
-    Finding::new(ID, Outcome::Degrades, message, evidence)
+    let by_path = set.parts.iter().any(|(_, l)| l.via == Some(Via::LibraryPath));
+    let dir = parts.first().filter(|_| by_path).map(|(f, _)| as_named(case, &f.place.path.parent()));
+    let finding = Finding::new(ID, Outcome::Degrades, message, evidence)
         .headline("cuDNN of another release is found first")
-        .component(set.group.clone())
-        .remedy(format!("take {dir} out of LD_LIBRARY_PATH"))
-        .remedy("keep one cuDNN in the image")
+        .component(set.group.clone());
+    match dir {
+        Some(dir) => finding.remedy(format!("take {dir} out of LD_LIBRARY_PATH")),
+        None => finding,
+    }
+    .remedy("keep one cuDNN in the image")
 }
 
 fn mixed(set: &Set<'_>, parts: &[(&FileFacts, Version)], versions: &[Version]) -> Finding {
@@ -81,8 +86,14 @@ fn foreign_engine(case: &Case<'_>, set: &Set<'_>) -> Option<Finding> {
     if !names_it || case.inventory.processes.loader.paths.file(beside.as_str()).is_some() {
         return None;
     }
-    let foreign = super::linking::anywhere(case, &format!("{ENGINE}.so.9"))?;
+    let mut process = set.process.clone();
+    let index = process.objects.iter().position(|o| o.file.place == graph.place)?;
+    let foreign =
+        case.inventory.processes.loader.open_name(&mut process, index, &format!("{ENGINE}.so.9")).file?;
     let (own, other) = (set.version.clone()?, case.inventory.version_at(foreign)?);
+    if triple(&own) == triple(&other) {
+        return None;
+    }
     let message = format!("cuDNN {own} of {} may open the engine of cuDNN {other}", set.group);
     let evidence = vec![
         at(graph, format!("opens {ENGINE}.so, which its package does not have")),

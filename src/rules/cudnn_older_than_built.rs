@@ -37,7 +37,7 @@ fn one(case: &Case<'_>, framework: &Framework) -> Option<Finding> {
     }
     let text = match name.as_str() {
         "torch" => format!(
-            "cuDNN version incompatibility: PyTorch was compiled  against {} but found runtime version {}.",
+            "RuntimeError: cuDNN version incompatibility: PyTorch was compiled  against {} but found runtime version {}.",
             tuple(&built),
             tuple(&have)
         ),
@@ -46,10 +46,11 @@ fn one(case: &Case<'_>, framework: &Framework) -> Option<Finding> {
              matching major version and equal or higher minor version."
         ),
     };
-    let message = format!("{name} was built with cuDNN {built} and gets {have}, which is too old for it");
+    let why = if have.major() > built.major() { "does not fit" } else { "is too old for it" };
+    let message = format!("{name} was built with cuDNN {built} and gets {have}, which {why}");
     Some(
         Finding::new(ID, Outcome::Breaks, message, evidence)
-            .headline(format!("cuDNN {have} is too old for {name}"))
+            .headline(format!("cuDNN {have} does not fit {name}"))
             .component(name.clone())
             .error(says(text))
             .remedy(format!("install cuDNN {}.{} or newer of the same major", built.major(), built.minor())),

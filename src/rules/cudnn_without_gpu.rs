@@ -20,7 +20,7 @@ fn one(case: &Case<'_>, set: &Set<'_>, gpu: &Gpu) -> Option<Finding> {
     let file = set
         .parts
         .iter()
-        .find(|(name, _)| *name == "libcudnn_graph")
+        .find(|(name, _)| matches!(*name, "libcudnn_graph" | "libcudnn_ops_infer"))
         .and_then(|(_, l)| l.file)
         .unwrap_or(set.dispatcher);
     let version = case.inventory.version_at(file)?;
@@ -39,7 +39,8 @@ fn one(case: &Case<'_>, set: &Set<'_>, gpu: &Gpu) -> Option<Finding> {
             ),
             format!("cuDNN {version}"),
             breaks_if(!row.status.is_inferred()),
-            format!("use a build of {group} with cuDNN 9.10 or older"),
+            "install cuDNN 9.10.2, the last release for it (pip install nvidia-cudnn-cu12==9.10.2.21)"
+                .to_owned(),
         ),
         (None, Some(newest)) => (
             format!(
@@ -51,6 +52,7 @@ fn one(case: &Case<'_>, set: &Set<'_>, gpu: &Gpu) -> Option<Finding> {
             format!("use a build of {group} with a newer cuDNN"),
         ),
         (None, None) => {
+            newest?;
             let message = format!("cuDNN {version} of {group} is made for {}", gpu.describe());
             return Some(Finding::new(
                 ID,

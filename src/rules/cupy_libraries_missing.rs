@@ -22,7 +22,8 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         let soname =
             if major == "11" { "libnvrtc.so.11.2".to_owned() } else { format!("libnvrtc.so.{major}") };
         if let Some(file) = anywhere(case, &soname) {
-            let message = format!("{} finds NVRTC of CUDA {major}", cupy.name);
+            let message =
+                format!("NVRTC of CUDA {major}, which {} compiles with, is in the image", cupy.name);
             let evidence = vec![super::linking::at(file, "the NVRTC of that major")];
             out.push(Finding::new(ID, Outcome::Holds, message, evidence).component("cupy"));
             continue;

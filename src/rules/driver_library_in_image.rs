@@ -1,6 +1,6 @@
 //! Files of a driver stand in the image, outside the places of compat packages.
 
-use super::linking::{at, is_toolkit_extra, says};
+use super::linking::{and, at, is_toolkit_extra, says};
 use super::reasoning::limited;
 use super::{Case, Rule};
 use crate::facts::FileFacts;
@@ -14,21 +14,37 @@ pub(super) const RULE: Rule =
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let baked: Vec<&FileFacts> = case.inventory.facts.files.iter().filter(|f| is_baked(f)).collect();
-    let Some(first) = baked.first() else { return Vec::new() };
+    if baked.is_empty() {
+        return Vec::new();
+    }
     let version = baked.iter().find_map(|f| version_of(f));
-    let says_version = version.as_ref().map(|v| format!(" {v}")).unwrap_or_default();
-    let message = format!("libraries of driver{says_version} are part of the image; they belong to the host");
     let lines: Vec<Evidence> = baked.iter().map(|f| at(f, "a driver file")).collect();
-    let finding = Finding::new(ID, Outcome::Degrades, message, limited(lines, "files"))
-        .level(Level::Warning)
-        .headline("driver files in the image")
-        .component("driver")
-        .error(says("Failed to initialize NVML: Driver/library version mismatch"))
-        .remedy(format!(
-            "delete {} from the image; the container runtime mounts the host's",
-            first.place.path
-        ));
-    vec![finding]
+    let host = case.driver.and_then(|d| Some((d.describe(), d.version.clone()?)));
+    let newer_host = matches!((&host, &version), (Some((_, host)), Some(baked)) if host > baked);
+    let what = version
+        .as_ref()
+        .map_or_else(|| "driver libraries".to_owned(), |v| format!("libraries of driver {v}"));
+    let finding = |outcome, message: String| {
+        let names: Vec<String> = baked.iter().take(3).map(|f| f.place.path.to_string()).collect();
+        Finding::new(ID, outcome, message, limited(lines.clone(), "files"))
+            .headline("driver files in the image")
+            .component("driver")
+            .error(says("Failed to initialize NVML: Driver/library version mismatch"))
+            .remedy(format!("delete {} from the image; the container runtime mounts the host's", and(&names)))
+    };
+    vec![match host {
+        // ldconfig prefers the higher number, which is the host's.
+        Some((host, _)) if newer_host => finding(
+            Outcome::Holds,
+            format!("{what} are part of the image; those of {host} are newer and win"),
+        )
+        .level(Level::Note),
+        Some((host, _)) => finding(
+            Outcome::Degrades,
+            format!("{what} are part of the image and may be loaded in place of those of {host}"),
+        ),
+        None => finding(Outcome::Degrades, format!("{what} are part of the image; they belong to the host")),
+    }]
 }
 
 fn is_baked(file: &FileFacts) -> bool {

@@ -3,6 +3,7 @@
 use super::linking::{applications, at, says};
 use super::reasoning::limited;
 use super::{Case, Rule};
+use crate::inventory::loader::Status;
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL317", name: "driver-needed-at-import" };
@@ -17,10 +18,13 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let mut lines: Vec<Evidence> = Vec::new();
     let mut groups: Vec<&str> = Vec::new();
     for group in applications(case) {
-        let needs = |elf: &crate::facts::ElfFacts| elf.needed.iter().any(|n| n == "libcuda.so.1");
-        for member in group.members.iter().filter(|m| needs(m.elf)) {
-            groups.push(&group.name);
-            lines.push(at(member.file, "needs libcuda.so.1"));
+        // A part that is opened at first use only (torch's libcaffe2_nvrtc) does not keep the package from being imported.
+        for member in group.deciding() {
+            let from_host = member.load("libcuda.so.1").is_some_and(|l| l.status == Status::Injected);
+            if from_host {
+                groups.push(&group.name);
+                lines.push(at(member.file, "needs libcuda.so.1"));
+            }
         }
     }
     groups.dedup();

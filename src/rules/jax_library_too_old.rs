@@ -65,9 +65,13 @@ fn one(case: &Case<'_>, plugin: &Framework) -> Vec<Finding> {
             at_place(&plugin.place, format!("asks for {} {}", requirement.name, requirement.bounds)),
         ];
         let mut finding = Finding::new(ID, outcome, message, evidence)
-            .headline(format!("{display} is too old for JAX"))
+            .headline(format!("{display} is not what JAX asks for"))
             .component(plugin.name.clone())
-            .error(says(format!("Outdated {display} installation found.")))
+            .error(
+                checked
+                    .filter(|_| !skipped)
+                    .and_then(|_| says(format!("Outdated {display} installation found."))),
+            )
             .remedy(format!("pip install \"{}{}\"", requirement.name, requirement.bounds));
         if outcome == Outcome::Breaks {
             finding = finding.how(How::CpuFallback);

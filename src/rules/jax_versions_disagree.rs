@@ -3,7 +3,7 @@
 use super::linking::{at_place, says};
 use super::{Case, Rule};
 use crate::inventory::frameworks::Framework;
-use crate::report::{Finding, How, Outcome, RuleId};
+use crate::report::{Finding, Outcome, RuleId};
 use crate::version::Version;
 
 const ID: RuleId = RuleId { code: "CUL409", name: "jax-versions-disagree" };
@@ -22,7 +22,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     }
     for name in ["jax-cuda12-plugin", "jax-cuda13-plugin"] {
         if let Some(plugin) = case.inventory.framework(name) {
-            out.push(plugin_and_jaxlib(plugin, jaxlib));
+            out.extend(plugin_and_jaxlib(plugin, jaxlib));
         }
     }
     out
@@ -69,21 +69,27 @@ fn minimum_jaxlib(case: &Case<'_>, jax: &Framework) -> Option<Version> {
     Version::parse(line)
 }
 
-fn plugin_and_jaxlib(plugin: &Framework, jaxlib: &Framework) -> Finding {
+/// jaxlib takes solvers and other kernels from the plugin package, from 0.5 on only if the versions are equal; the device
+/// itself is registered by a package that does not compare.
+fn plugin_and_jaxlib(plugin: &Framework, jaxlib: &Framework) -> Option<Finding> {
     let (name, a, b) = (&plugin.name, &plugin.version_text, &jaxlib.version_text);
     if plugin.version == jaxlib.version {
         let message = format!("{name} and jaxlib are both {b}");
-        return Finding::new(ID, Outcome::Holds, message, pair(plugin, jaxlib)).component(name.clone());
+        return Some(Finding::new(ID, Outcome::Holds, message, pair(plugin, jaxlib)).component(name.clone()));
     }
-    let message = format!("{name} {a} is not used by jaxlib {b}: jax computes on the CPU");
+    if jaxlib.version.as_ref()? < &Version::of(0, 5) {
+        return None;
+    }
+    let message = format!("kernels and solvers of {name} {a} are not used by jaxlib {b}");
     let text = format!(
         "RuntimeWarning: JAX plugin {} version {a} is installed, but it is not compatible with the installed jaxlib version {b}, so it will not be used.",
         name.replace('-', "_")
     );
-    Finding::new(ID, Outcome::Breaks, message, pair(plugin, jaxlib))
-        .headline("jax does not use its CUDA plugin")
-        .component(name.clone())
-        .error(says(text))
-        .how(How::CpuFallback)
-        .remedy(format!("pip install {name}=={b}"))
+    Some(
+        Finding::new(ID, Outcome::Degrades, message, pair(plugin, jaxlib))
+            .headline("jax leaves out parts of its CUDA plugin")
+            .component(name.clone())
+            .error(says(text))
+            .remedy(format!("pip install {name}=={b}")),
+    )
 }

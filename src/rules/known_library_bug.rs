@@ -1,10 +1,10 @@
 //! A library of a release with a known fault.
 
-use super::linking::{applications, at, object_of};
+use super::linking::{applications, at, library_text, object_of};
 use super::{Case, Rule, breaks_if};
 use crate::catalog::BugRow;
 use crate::facts::FileFacts;
-use crate::report::{Finding, Outcome, RuleId};
+use crate::report::{Finding, Level, Outcome, RuleId};
 use crate::version::Version;
 
 const ID: RuleId = RuleId { code: "CUL314", name: "known-library-bug" };
@@ -24,13 +24,23 @@ fn one(case: &Case<'_>, bug: &BugRow) -> Option<Finding> {
         return None;
     }
     let (file, version) = used(case, &bug.component, &bug.from, &bug.below)?;
-    let mut evidence = vec![at(file, format!("{} {version}", bug.component))];
+    let mut evidence = vec![at(file, library_text(case, file))];
     if let (Some(other), Some(from), Some(below)) = (&bug.with, &bug.with_from, &bug.with_below) {
-        let (second, second_version) = used(case, other, from, below)?;
-        evidence.push(at(second, format!("{other} {second_version}")));
+        let (second, _) = used(case, other, from, below)?;
+        evidence.push(at(second, library_text(case, second)));
     }
     let display = case.inventory.component_at(file).map_or(bug.component.clone(), |c| c.display.clone());
     let message = format!("{display} {version}: {}", bug.effect);
+    if bug.several_gpus {
+        // How many GPUs a process will use is not known: said, not judged.
+        let finding = Finding::new(ID, Outcome::Holds, message, evidence).level(Level::Note);
+        return Some(
+            finding
+                .component(bug.component.clone())
+                .error(super::linking::says(bug.text.clone()))
+                .remedy(bug.fix.clone()),
+        );
+    }
     let outcome = if breaks_if(!bug.status.is_inferred()) == Outcome::Breaks {
         Outcome::Degrades
     } else {

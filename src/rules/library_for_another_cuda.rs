@@ -53,13 +53,22 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
                     Finding::new(ID, Outcome::Degrades, message, evidence)
                         .headline(format!("{} is for CUDA {other}", load.name))
                         .component(group.name.clone())
-                        .remedy(format!("install the build of it for CUDA {own}, and remove the other from the search path")),
+                        .remedy(format!(
+                            "install {} for CUDA {own}, and take the other off the search path",
+                            name_of(case, file)
+                        )),
                 );
             }
         }
     }
     out.dedup_by(|a, b| a == b);
     out
+}
+
+fn name_of(case: &Case<'_>, file: &FileFacts) -> String {
+    case.inventory
+        .component_at(file)
+        .map_or_else(|| file.place.path.file_name().to_owned(), |c| c.display.clone())
 }
 
 /// cuDNN says what it was built with; the others need libraries of their own major.

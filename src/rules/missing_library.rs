@@ -7,6 +7,7 @@ use crate::facts::FileFacts;
 use crate::inventory::gpu_code::GroupRole;
 use crate::inventory::loader::{Load, Status};
 use crate::inventory::loading::{Group, Opened};
+use crate::inventory::processes::in_site;
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL301", name: "missing-library" };
@@ -17,14 +18,15 @@ pub(super) const RULE: Rule = Rule {
     judge,
 };
 
-/// Groups whose libraries are opened in their own way; rules of the family 4xx judge them.
-const OWN_RULE: [&str; 4] = ["onnxruntime", "cupy", "cupyx", "cupy_backends"];
-
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let mut out = Vec::new();
     let plug_ins =
         |g: &Group| g.members.iter().all(|m| m.file.place.path.as_str().contains("-packages/nvidia/"));
-    for group in applications(case).filter(|g| !OWN_RULE.contains(&g.name.as_str()) && !plug_ins(g)) {
+    // CuPy imports its modules one by one as they are used, from 13 on.
+    let lazy_cupy =
+        case.inventory.family("cupy").all(|c| c.version.as_ref().is_some_and(|v| v.major() >= 13));
+    let own_rule = |name: &str| name == "onnxruntime" || name.starts_with("cupy") && lazy_cupy;
+    for group in applications(case).filter(|g| !own_rule(&g.name) && !plug_ins(g)) {
         if group.fails(case.catalog) {
             out.extend(broken(case, group));
         } else {
@@ -37,7 +39,9 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     {
         out.extend(library_alone(case, group));
     }
-    if out.is_empty() && !case.inventory.loading.is_empty() {
+    let complete = |m: &Opened| m.loaded_elsewhere || m.missing(case.catalog).next().is_none();
+    let all_complete = case.inventory.loading.iter().flat_map(|g| &g.members).all(complete);
+    if out.is_empty() && all_complete {
         out.extend(held(case));
     }
     out
@@ -79,7 +83,10 @@ fn broken(case: &Case<'_>, group: &Group<'_>) -> Option<Finding> {
     if asks.place.path != member.file.place.path {
         finding.evidence.insert(0, at(member.file, format!("is loaded by {}", group.name)));
     }
-    finding = match (first.status, somewhere, pip_package(case, &first.name)) {
+    // pip's directories are searched by what pip installed, not by other programs.
+    let package =
+        pip_package(case, &first.name).filter(|_| in_site(member.file.place.path.as_str()).is_some());
+    finding = match (first.status, somewhere, package) {
         (Status::Missing, Some(file), _) => finding.remedy(format!(
             "set LD_LIBRARY_PATH={} in the image, unless a start script does",
             file.place.path.parent()
@@ -87,7 +94,9 @@ fn broken(case: &Case<'_>, group: &Group<'_>) -> Option<Finding> {
         (_, _, Some(package)) => {
             finding.remedy(format!("install the package that has it: pip install {package}"))
         }
-        _ => finding.remedy(format!("install the package that has {}", first.name)),
+        _ => finding
+            .remedy(format!("install the system package that has {}", first.name))
+            .remedy("use the runtime variant of the CUDA base image"),
     };
     if extra {
         finding.outcome = Outcome::Holds;
@@ -141,13 +150,20 @@ fn partly(case: &Case<'_>, group: &Group<'_>) -> Option<Finding> {
     Some(finding.level(Level::Note).component(group.name.clone()))
 }
 
+/// A library that programs load, no tool and no plug-in.
+fn is_library(case: &Case<'_>, member: &Opened<'_>) -> bool {
+    let known = case.inventory.component_at(member.file).is_some();
+    known
+        && (member.file.place.path.as_str().contains("-packages/")
+            || !is_toolkit_extra(&member.file.place.path))
+}
+
 /// A library of the stack in an image without any program that uses it: whoever loads it will meet the gap.
 fn library_alone(case: &Case<'_>, group: &Group<'_>) -> Option<Finding> {
-    let lame = group.members.iter().find(|m| {
-        m.missing(case.catalog).next().is_some()
-            && !m.loaded_elsewhere
-            && !is_toolkit_extra(&m.file.place.path)
-    })?;
+    let lame = group
+        .members
+        .iter()
+        .find(|m| m.missing(case.catalog).next().is_some() && !m.loaded_elsewhere && is_library(case, m))?;
     let missing: Vec<(&FileFacts, &Load)> = lame.missing(case.catalog).collect();
     let (_, first) = *missing.first()?;
     let message = format!("{} cannot be loaded: {} is not found", group.name, first.name);

@@ -23,9 +23,10 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let Some(other) = case.inventory.components.iter().find(|c| c.component == "nccl") else {
         return Vec::new();
     };
+    let plain = version.split('+').next().unwrap_or(version);
     let other_version = other.version.clone().unwrap_or_default();
     let message =
-        format!("torch uses the NCCL {version} inside it; the installed NCCL {other_version} is not used");
+        format!("torch has NCCL {plain} inside and does not use the installed NCCL {other_version}");
     let evidence =
         vec![at(member.file, format!("holds the text `NCCL version {version}`, and needs no libnccl"))];
     vec![Finding::new(ID, Outcome::Holds, message, evidence).level(Level::Note).component("nccl")]

@@ -24,7 +24,9 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
                 continue;
             }
             seen.push(nvrtc.file);
-            let Some(release) = case.inventory.version_at(nvrtc.file).map(|v| v.major_minor()) else {
+            let Some(release) =
+                case.inventory.version_at(nvrtc.file).map(|v| v.major_minor()).filter(|v| v.major() >= 11)
+            else {
                 continue;
             };
             let name = format!("libnvrtc-builtins.so.{release}");

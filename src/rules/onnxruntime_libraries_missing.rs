@@ -1,9 +1,10 @@
 //! ONNX Runtime's CUDA provider cannot be loaded; sessions run on the CPU with a message that is easily missed.
 
-use super::linking::{and, at, best_member, pip_package, says};
+use super::linking::{and, anywhere, at, best_member, says};
 use super::{Case, Rule};
 use crate::inventory::loading::{Group, Opened};
-use crate::report::{Evidence, Finding, How, Level, Outcome, RuleId};
+use crate::inventory::processes::site_directory;
+use crate::report::{Evidence, Finding, How, Level, Outcome, RuleId, RuntimeError};
 use crate::version::Version;
 
 const ID: RuleId = RuleId { code: "CUL407", name: "onnxruntime-libraries-missing" };
@@ -22,61 +23,75 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
 
 fn one(case: &Case<'_>, group: &Group<'_>) -> Option<Finding> {
     let member = best_member(case, group)?;
-    let mut lost: Vec<String> = member.missing(case.catalog).map(|(_, l)| l.name.clone()).collect();
-    lost.sort();
-    lost.dedup();
+    // In the order in which the loader meets them: its message names the first.
+    let mut lost: Vec<String> = Vec::new();
+    for (_, load) in member.missing(case.catalog) {
+        if !lost.contains(&load.name) {
+            lost.push(load.name.clone());
+        }
+    }
     let Some(first) = lost.first() else {
         let message = "the CUDA provider of ONNX Runtime finds its libraries".to_owned();
-        return Some(Finding::new(
-            ID,
-            Outcome::Holds,
-            message,
-            vec![at(member.file, "looked up as its loader would")],
-        ));
+        let evidence = vec![at(member.file, "looked up as its loader would")];
+        return Some(Finding::new(ID, Outcome::Holds, message, evidence).component("onnxruntime"));
     };
     let evidence = vec![at(member.file, format!("needs {}", and(&lost)))];
-    if let Some(how) = brought(case, member, &lost) {
-        let message = format!("the CUDA provider of ONNX Runtime finds {} only after {how}", and(&lost));
-        return Some(
-            Finding::new(ID, Outcome::Holds, message, evidence)
-                .level(Level::Note)
-                .component("onnxruntime")
-                .error(error(first))
-                .remedy("call onnxruntime.preload_dlls() before the first session, or import torch first"),
-        );
-    }
-    let are = if lost.len() == 1 { "is" } else { "are" };
-    let message =
-        format!("ONNX Runtime computes on the CPU: {} {are} not found by its CUDA provider", and(&lost));
-    Some(missing(case, first, message, evidence))
+    let Some(how) = brought(case, member, &lost) else { return Some(missing(case, first, &lost, evidence)) };
+    let message = format!("the CUDA provider of ONNX Runtime finds {} only after {how}", and(&lost));
+    Some(
+        Finding::new(ID, Outcome::Holds, message, evidence)
+            .level(Level::Note)
+            .component("onnxruntime")
+            .error(error(first))
+            .remedy(match can_preload(case) {
+                true => "call onnxruntime.preload_dlls() before the first session, or import torch first",
+                false => "import torch before onnxruntime",
+            }),
+    )
 }
 
-fn error(first: &str) -> Option<crate::report::RuntimeError> {
+fn error(first: &str) -> Option<RuntimeError> {
     says(format!(
         "Failed to load library libonnxruntime_providers_cuda.so with error: {first}: cannot open shared object file: No such file or directory"
     ))
 }
 
-fn missing(case: &Case<'_>, first: &str, message: String, evidence: Vec<Evidence>) -> Finding {
-    let finding = Finding::new(ID, Outcome::Breaks, message, evidence)
-        .headline("ONNX Runtime falls back to the CPU")
-        .component("onnxruntime")
-        .error(error(first))
-        .how(How::CpuFallback)
-        .remedy("pip install onnxruntime-gpu[cuda,cudnn] and call onnxruntime.preload_dlls()");
-    match pip_package(case, first) {
-        Some(package) => {
-            finding.remedy(format!("install {package}, or the onnxruntime-gpu for the CUDA in the image"))
-        }
-        None => finding.remedy("install the onnxruntime-gpu for the CUDA in the image"),
+fn missing(case: &Case<'_>, first: &str, lost: &[String], evidence: Vec<Evidence>) -> Finding {
+    let are = if lost.len() == 1 { "is" } else { "are" };
+    let finding = |outcome, may: &str, headline: &str| {
+        let message =
+            format!("ONNX Runtime {may} on the CPU: {} {are} not found by its CUDA provider", and(lost));
+        Finding::new(ID, outcome, message, evidence.clone())
+            .headline(headline)
+            .component("onnxruntime")
+            .error(error(first))
+    };
+    // A start script may lead the loader to libraries that are there.
+    let somewhere = anywhere(case, first).filter(|_| lost.iter().all(|n| anywhere(case, n).is_some()));
+    if let Some(file) = somewhere {
+        let dir = file.place.path.parent();
+        return finding(Outcome::Unknown, "may compute", "ONNX Runtime may fall back to the CPU")
+            .remedy(format!("set LD_LIBRARY_PATH={dir} in the image, unless a start script does"));
     }
+    let finding =
+        finding(Outcome::Breaks, "computes", "ONNX Runtime falls back to the CPU").how(How::CpuFallback);
+    if can_preload(case) {
+        return finding
+            .remedy("pip install onnxruntime-gpu[cuda,cudnn], and call onnxruntime.preload_dlls() first")
+            .remedy("install the onnxruntime-gpu for the CUDA in the image");
+    }
+    finding.remedy("use a base image with the CUDA and cuDNN that this onnxruntime-gpu was built for")
 }
 
-/// Who can load the libraries first: ONNX Runtime's own call (from 1.21 on), or torch.
+/// `preload_dlls()` came with 1.21.
+fn can_preload(case: &Case<'_>) -> bool {
+    let version = case.inventory.framework("onnxruntime-gpu").and_then(|f| f.version.as_ref());
+    version.is_some_and(|v| *v >= Version::of(1, 21))
+}
+
+/// Who can load the libraries first: ONNX Runtime's own call, or torch.
 fn brought(case: &Case<'_>, member: &Opened<'_>, lost: &[String]) -> Option<String> {
-    let site = crate::inventory::processes::site_directory(member.file.place.path.as_str())?;
-    let version = case.inventory.framework("onnxruntime-gpu").and_then(|f| f.version.clone());
-    let can_preload = version.is_some_and(|v| v >= Version::of(1, 21));
+    let site = site_directory(member.file.place.path.as_str())?;
     let stem = |name: &str| name.split(".so").next().unwrap_or(name).to_owned();
     let in_wheels = |name: &String| {
         let file = case.inventory.processes.in_nvidia_directories(site, &stem(name), None);
@@ -84,7 +99,9 @@ fn brought(case: &Case<'_>, member: &Opened<'_>, lost: &[String]) -> Option<Stri
     };
     let in_torch = |name: &String| case.inventory.processes.torch().is_some_and(|p| p.object(name).is_some());
     match () {
-        () if can_preload && lost.iter().all(in_wheels) => Some("onnxruntime.preload_dlls()".to_owned()),
+        () if can_preload(case) && lost.iter().all(in_wheels) => {
+            Some("onnxruntime.preload_dlls()".to_owned())
+        }
         () if lost.iter().all(in_torch) => Some("`import torch`".to_owned()),
         () => None,
     }

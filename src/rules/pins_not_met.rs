@@ -26,7 +26,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         for requirement in package.fact.requires.iter().filter_map(|r| Requirement::parse(r)) {
             let applies = requirement.applies(&case.inventory.facts.image.platform);
             let stack = requirement.name.starts_with("nvidia-") || requirement.name == "triton";
-            if !applies || !stack {
+            if !applies || !stack || requirement.bounds.is_empty() {
                 continue;
             }
             let same_site = |p: &&&Package| {
@@ -47,20 +47,19 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         let name = &package.fact.name;
         let evidence = vec![at_place(&package.place, "its requirements")];
         if !lines.is_empty() {
-            let packages = if lines.len() == 1 {
-                "1 CUDA package".to_owned()
-            } else {
-                format!("{} CUDA packages", lines.len())
+            let packages = match lines.len() {
+                1 => "1 CUDA package is".to_owned(),
+                n => format!("{n} CUDA packages are"),
             };
             let message =
-                format!("{packages} are not of the versions that {name} {} asks for", package.fact.version);
+                format!("{packages} not of the version that {name} {} asks for", package.fact.version);
             out.push(
                 Finding::new(ID, Outcome::Holds, message, limited(lines, "packages"))
                     .level(Level::Note)
                     .component(name.clone()),
             );
         } else if held > 0 {
-            let message = format!("the {held} CUDA packages that {name} asks for are as pinned");
+            let message = format!("CUDA packages are as {name} pins them ({held})");
             out.push(Finding::new(ID, Outcome::Holds, message, evidence).component(name.clone()));
         }
     }

@@ -52,7 +52,17 @@ impl Requirement {
                 [format!("platform_machine == \"{machine}\""), format!("platform_machine == '{machine}'")];
             !this && quoted.iter().any(|q| self.marker.contains(q.as_str()))
         });
-        self.is_unconditional() && !names_other
+        const LINUX: [&str; 5] = ["linux", "Linux", "posix", "linux2", "CPython"];
+        let system = |name: &str| {
+            let value = self.marker.split_once(name)?.1.trim_start().strip_prefix("==")?.trim_start();
+            let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+            value.get(1..)?.split(quote).next()
+        };
+        let other_system = ["sys_platform", "platform_system", "os_name"]
+            .into_iter()
+            .filter_map(system)
+            .any(|value| !LINUX.contains(&value));
+        self.is_unconditional() && !names_other && !other_system
     }
 
     /// Whether a version satisfies all bounds. Bounds that are not understood allow everything.
@@ -67,7 +77,11 @@ impl Requirement {
             ">" => *version > bound,
             "<" => *version < bound,
             "!=" => bound != *version,
-            "~=" => *version >= bound && version.major() == bound.major(),
+            // ~=2.1 stays below 3, ~=2.1.3 below 2.2.
+            "~=" => {
+                let fixed = bound.len().saturating_sub(1);
+                *version >= bound && (0..fixed).all(|i| version.part(i) == bound.part(i))
+            }
             _ => true,
         })
     }
@@ -104,5 +118,11 @@ mod tests {
         assert_eq!((meta.name.as_str(), meta.bounds.as_str()), ("cuda-toolkit", "==13.0.2"));
         let arm = Requirement::parse("nvidia-nccl-cu12==2.27.5; platform_machine == 'aarch64'").unwrap();
         assert!(!arm.applies(&amd64));
+        let mac =
+            Requirement::parse("torch==2.2.2; sys_platform == \"darwin\" and platform_machine == \"x86_64\"")
+                .unwrap();
+        assert!(!mac.applies(&amd64));
+        let compatible = Requirement::parse("torch~=2.1.3").unwrap();
+        assert!(compatible.allows(&v("2.1.9")) && !compatible.allows(&v("2.2.0")));
     }
 }

@@ -18,7 +18,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let mut majors: BTreeMap<u64, Vec<&crate::inventory::Runtime>> = BTreeMap::new();
     let dynamic = case.inventory.runtimes.iter().filter(|r| r.linkage == Linkage::Dynamic);
     // Renamed copies inside a package (`libcudart.41118559.so.12`) satisfy nobody else.
-    let plain = dynamic.filter(|r| !r.place.path.as_str().contains(".libs/"));
+    let plain = dynamic.filter(|r| r.place.path.file_name().starts_with("libcudart.so"));
     for runtime in plain {
         if let Some(major) = runtime.version.major() {
             majors.entry(major).or_default().push(runtime);

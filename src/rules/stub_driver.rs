@@ -1,9 +1,10 @@
 //! The stub of libcuda, which is for linking only, is what the loader finds.
 
-use super::linking::{at, says};
+use super::linking::{applications, as_named, at, says};
 use super::{Case, Rule};
 use crate::facts::FileFacts;
 use crate::inventory::loader::Via;
+use crate::inventory::loading::Opened;
 use crate::report::{Finding, Level, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL311", name: "stub-driver" };
@@ -15,23 +16,43 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
-    let members = case.inventory.loading.iter().flat_map(|g| &g.members);
-    let loads = members.flat_map(|m| m.process.objects.iter().flat_map(|o| &o.loads));
-    let stubs: Vec<(&FileFacts, Option<Via>)> = loads
-        .filter(|l| l.name.starts_with("libcuda.so"))
-        .filter_map(|l| Some((l.file.filter(|f| is_stub(f))?, l.via)))
-        .collect();
+    let applications: Vec<&Opened> = applications(case).flat_map(|g| &g.members).collect();
+    let stubs: Vec<(&FileFacts, Option<Via>)> =
+        applications.iter().filter_map(|m| opened_driver(case, m)).collect();
     if let Some((stub, via)) = stubs.first() {
         let how = via.map_or("its path", Via::name);
         let message = format!("programs load the stub of libcuda (by {how}) instead of the host's driver");
         let finding = Finding::new(ID, Outcome::Breaks, message, vec![at(stub, "a stub: for linking only")])
             .headline("stub of libcuda is loaded")
             .error(case.error(34).or_else(|| says("CUDA driver is a stub library")))
-            .remedy(format!("take {} out of LD_LIBRARY_PATH and of ld.so.conf", stub.place.path.parent()))
+            .remedy(match via {
+                Some(Via::Conf | Via::Cache) => {
+                    format!("take {} out of /etc/ld.so.conf.d", stub.place.path.parent())
+                }
+                _ => format!("take {} out of LD_LIBRARY_PATH", as_named(case, &stub.place.path.parent())),
+            })
             .remedy(format!("delete {} in the final image", stub.place.path));
         return vec![finding];
     }
     on_path(case).into_iter().collect()
+}
+
+/// The stub that a program gets for libcuda: by its needs, or as the CUDA runtime opens it.
+fn opened_driver<'c>(case: &Case<'c>, member: &Opened<'c>) -> Option<(&'c FileFacts, Option<Via>)> {
+    const NAME: &str = "libcuda.so.1";
+    let needed = member.process.objects.iter().flat_map(|o| &o.loads).find(|l| l.name == NAME);
+    let found = if let Some(load) = needed {
+        (load.file, load.via)
+    } else {
+        let runtime = |o: &crate::inventory::loader::Object| {
+            o.elf.cudart.is_some() || o.elf.dlopens.iter().any(|d| d.starts_with("libcuda.so"))
+        };
+        let opener = member.process.objects.iter().position(runtime)?;
+        let mut process = member.process.clone();
+        let load = case.inventory.processes.loader.open_name(&mut process, opener, NAME);
+        (load.file, load.via)
+    };
+    Some((found.0.filter(|f| is_stub(f))?, found.1))
 }
 
 fn is_stub(file: &FileFacts) -> bool {

@@ -7,6 +7,7 @@ use crate::inventory::frameworks::Framework;
 use crate::inventory::loader::Load;
 use crate::inventory::loading::is_lost;
 use crate::report::{Finding, How, Outcome, RuleId};
+use crate::version::Version;
 
 const ID: RuleId = RuleId { code: "CUL406", name: "tensorflow-libraries-missing" };
 pub(super) const RULE: Rule = Rule {
@@ -67,21 +68,30 @@ fn one(case: &Case<'_>, framework: &Framework) -> Option<Finding> {
     let somewhere = anywhere(case, first);
     evidence.extend(somewhere.map(|f| at(f, "is there, but in none of them")));
     let are = if lost.len() == 1 { "is" } else { "are" };
-    let message = format!("{what} computes on the CPU: {} {are} not found", and(&lost));
-    let outcome = breaks_if(!row.status.is_inferred());
+    // Where the wheels are the only source, nothing else leads to them; a toolkit's directory may be named by a start script.
+    let by_script =
+        lost.iter().all(|n| anywhere(case, n).is_some_and(|f| !f.place.path.as_str().contains("-packages/")));
+    let outcome = if by_script { Outcome::Unknown } else { breaks_if(!row.status.is_inferred()) };
+    let may = if outcome == Outcome::Breaks { "computes" } else { "may compute" };
+    let message = format!("{what} {may} on the CPU: {} {are} not found", and(&lost));
     let mut finding = Finding::new(ID, outcome, message, evidence)
-        .headline("TensorFlow falls back to the CPU")
+        .headline(if outcome == Outcome::Breaks { "TensorFlow falls back to the CPU" } else { "TensorFlow may fall back to the CPU" })
         .component("tensorflow")
-        .error(says("Cannot dlopen some GPU libraries. Please make sure the missing libraries mentioned above are installed properly if you would like to use GPU. […] Skipping registering GPU devices..."))
-        .how(How::CpuFallback);
-    finding = match (somewhere, pip_package(case, first)) {
+        .error(says("Cannot dlopen some GPU libraries. Please make sure the missing libraries mentioned above are installed properly if you would like to use GPU. […] Skipping registering GPU devices..."));
+    let version = framework.version.as_ref();
+    if outcome == Outcome::Breaks {
+        finding = finding.how(How::CpuFallback);
+    }
+    let has_extra = version.is_some_and(|v| *v >= Version::of(2, 14));
+    let one = pip_package(case, first)
+        .filter(|_| lost.len() == 1 && version.is_some_and(|v| *v >= Version::of(2, 15)));
+    finding = match (somewhere, one) {
         (Some(file), _) => {
             finding.remedy(format!("set LD_LIBRARY_PATH={} in the image", file.place.path.parent()))
         }
-        (None, Some(package)) => {
-            finding.remedy("pip install tensorflow[and-cuda]").remedy(format!("pip install {package}"))
-        }
-        (None, None) => finding.remedy("pip install tensorflow[and-cuda]"),
+        (None, Some(package)) => finding.remedy(format!("pip install {package}")),
+        (None, None) if has_extra => finding.remedy("pip install tensorflow[and-cuda]"),
+        (None, None) => finding.remedy(format!("use a base image with CUDA {cuda} and its cuDNN")),
     };
     Some(finding)
 }

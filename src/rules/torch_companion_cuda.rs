@@ -3,6 +3,7 @@
 use super::linking::{at_place, says};
 use super::{Case, Rule};
 use crate::report::{Finding, Outcome, RuleId};
+use crate::version::Version;
 
 const ID: RuleId = RuleId { code: "CUL404", name: "torch-companion-cuda" };
 pub(super) const RULE: Rule = Rule {
@@ -26,13 +27,15 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             at_place(&torch.place, format!("torch {} is for CUDA {torch_cuda}", torch.version_text)),
             at_place(&companion.place, format!("{name} {} is for CUDA {cuda}", companion.version_text)),
         ];
-        // torchvision compares majors, torchaudio the whole release.
+        // torchvision compares majors, before 0.16 the whole release as torchaudio does.
         let fits = match name {
-            "torchvision" => cuda.major() == torch_cuda.major(),
+            "torchvision" if companion.version.as_ref().is_none_or(|v| *v >= Version::of(0, 16)) => {
+                cuda.major() == torch_cuda.major()
+            }
             _ => cuda.major_minor() == torch_cuda.major_minor(),
         };
         if fits {
-            let message = format!("{name} and torch are both for CUDA {}", torch_cuda.major());
+            let message = format!("{name} for CUDA {cuda} and torch for CUDA {torch_cuda} fit");
             out.push(Finding::new(ID, Outcome::Holds, message, evidence).component(name));
             continue;
         }

@@ -1,6 +1,7 @@
 //! Triton brings its own ptxas; machine code of a newer CUDA major than the driver's may not load.
 
 use super::linking::{at_place, says};
+use super::reasoning::ptx_limit;
 use super::{Case, Rule};
 use crate::report::{Finding, Outcome, RuleId};
 use crate::version::{ComputeCapability, Version};
@@ -14,8 +15,10 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
-    let (Some(driver), Some(gpu)) = (case.driver, case.gpu) else { return Vec::new() };
-    let Some(reported) = driver.known.cuda.as_ref() else { return Vec::new() };
+    let Some(gpu) = case.gpu.filter(|_| case.driver.is_some()) else { return Vec::new() };
+    // A compat package that is loaded stands in for the driver.
+    let Some(limit) = ptx_limit(case) else { return Vec::new() };
+    let (reported, who) = (&limit.cuda, &limit.who);
     let mut out = Vec::new();
     for triton in case.inventory.family("triton") {
         let Some(version) = &triton.version else { continue };
@@ -36,12 +39,17 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             lowest.is_some_and(|l| gpu.cc >= l)
         });
         let ptxas = second.unwrap_or(&row.ptxas);
+        // From 3.6 on the second assembler has a variable of its own.
+        let variable = if second.is_some() { "TRITON_PTXAS_BLACKWELL_PATH" } else { "TRITON_PTXAS_PATH" };
+        if case.inventory.facts.image.config.env(variable).is_some() {
+            continue;
+        }
         let evidence = vec![at_place(
             &triton.place,
             format!("triton {version} assembles for {} with ptxas {ptxas}", gpu.describe()),
         )];
         if ptxas.major() <= reported.major() {
-            let message = format!("ptxas {} of triton {version} fits {}", short(ptxas), driver.describe());
+            let message = format!("ptxas {} of triton {version} fits {}", short(ptxas), who);
             out.push(Finding::new(ID, Outcome::Holds, message, evidence).component("triton"));
             continue;
         }
@@ -49,7 +57,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             "triton {version} assembles kernels for {} with ptxas {}; whether {} (CUDA {reported}) loads them is not known",
             gpu.describe(),
             short(ptxas),
-            driver.describe()
+            who
         );
         out.push(
             // What a driver of the older major does with such machine code was not measured.
@@ -61,7 +69,10 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
                         .or_else(|| says("no kernel image is available for execution on the device")),
                 )
                 .remedy(format!("update the host to a driver that reports CUDA {}", ptxas.major()))
-                .remedy("install an older triton, or set TRITON_PTXAS_PATH to a ptxas of the driver's CUDA"),
+                .remedy(format!(
+                    "install an older triton, or set {variable} to a ptxas of CUDA {}",
+                    reported.major()
+                )),
         );
     }
     out

@@ -1,8 +1,9 @@
 //! A library asks another for a symbol that the copy it gets does not have.
 
-use super::linking::{applications, at, best_member, library_text, says};
+use super::linking::{applications, as_named, at, best_member, library_text, says};
 use super::{Case, Rule};
 use crate::inventory::gaps::{Gap, Missing};
+use crate::inventory::loader::Via;
 use crate::inventory::loading::{Group, Opened};
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
 
@@ -55,7 +56,9 @@ fn finding(case: &Case<'_>, group: &Group<'_>, member: &Opened<'_>, gap: &Gap<'_
             group.name,
             library_text(case, provider)
         ),
-        None => format!("{} was built for another torch: {name} is in none of its libraries", group.name),
+        None => {
+            format!("{} was built for another torch: no library of the installed one has {name}", group.name)
+        }
     };
     let more = match gap.count {
         1 => String::new(),
@@ -74,7 +77,7 @@ fn finding(case: &Case<'_>, group: &Group<'_>, member: &Opened<'_>, gap: &Gap<'_
             Some(other) => finding.remedy(format!(
                 "let {} be found first: take {} out of LD_LIBRARY_PATH",
                 other.place.path,
-                provider.place.path.parent()
+                as_named(case, &provider.place.path.parent())
             )),
             None => finding.remedy(format!(
                 "install the release of {} that {asks} was built with",
@@ -87,8 +90,11 @@ fn finding(case: &Case<'_>, group: &Group<'_>, member: &Opened<'_>, gap: &Gap<'_
 }
 
 fn shadow(member: &Opened<'_>, provider: &crate::facts::FileFacts) -> String {
-    let via =
-        member.process.objects.iter().find(|o| o.file.place.path == provider.place.path).and_then(|o| o.via);
+    let objects = member.process.objects.iter();
+    let via = objects
+        .filter(|o| o.file.place.path == provider.place.path)
+        .find_map(|o| o.via)
+        .filter(|v| *v == Via::LibraryPath);
     via.map(|v| format!("; found by {}", v.name())).unwrap_or_default()
 }
 

@@ -26,9 +26,10 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     if lines.is_empty() {
         return Vec::new();
     }
-    let message = format!(
-        "{} in the image is not of the version that its name or package says",
-        super::linking::and(&names)
-    );
+    let (are, which) = match names.len() {
+        1 => ("is", "its name or package says"),
+        _ => ("are", "their names or packages say"),
+    };
+    let message = format!("{} {are} not of the version that {which}", super::linking::and(&names));
     vec![Finding::new(ID, Outcome::Holds, message, limited(lines, "files")).level(Level::Note)]
 }

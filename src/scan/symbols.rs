@@ -186,7 +186,8 @@ pub(crate) fn read(table: &Table, layout: &Layout, numbers: &Numbers, facts: &mu
     facts.driver_api.sort();
     exports.sort_unstable();
     exports.dedup();
-    facts.exports = (is_stack || is_torch).then_some(exports);
+    // A library without a single symbol was stripped of its table or is a stand-in: what it has is not known.
+    facts.exports = Some(exports).filter(|e| !e.is_empty());
 }
 
 /// Imported driver API functions, at most eight: `cu` and an upper case letter (`cuInit`), undefined here.

@@ -2,7 +2,7 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-mod gpu;
+pub mod gpu;
 pub mod host;
 
 pub use gpu::{Gpu, resolve as resolve_gpu};
