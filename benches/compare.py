@@ -7,6 +7,8 @@ The image: an OCI layout given with --layout, else one made of the torch 2.6.0 w
 in --cache).  It is pushed to a registry on this machine, and then each of these runs N times (the median by CPU counts):
 
   cudalint   check of the registry reference and of the layout, cold (--no-cache) and warm (second run with a cache)
+  judgment   check of the facts document: what looking libraries up and judging cost by themselves; beside it the same
+             for a document without GPU software, which is the start of the program and its catalog
   igzip      igzip -dc BLOB, output thrown away, for every gzip layer: the least that reading the layers can cost
   skopeo     skopeo copy docker://REF dir:DIR: a pull with both digests checked
   syft       syft scan registry:REF: a scanner that lists packages, for scale; it looks for other things than cudalint
@@ -167,6 +169,9 @@ def main():
             c = t / f"cache-{where}"
             measure([*check, r, *TARGET, "--cache-dir", c], env)
             row(f"cudalint {where}, warm", [([*check, r, *TARGET, "--cache-dir", c], env)], where)
+        (t / "facts.json").write_bytes(out)
+        for name, facts in (("judgment from facts", t / "facts.json"), ("judgment of nothing", REPO / "fixtures/facts/cpu-only.json")):
+            row(name, [([*check, "--facts", facts, *TARGET], env)], name)
         row("igzip -dc", [(["igzip", "-dc", p], env) for p in gz])
         row("skopeo copy", [(["skopeo", "copy", "-q", "--insecure-policy", "--src-tls-verify=false", f"docker://{ref}", f"dir:{t}/copy"], env)],
             before=lambda: shutil.rmtree(t / "copy", ignore_errors=True))
@@ -174,6 +179,8 @@ def main():
         (t / "tmp").mkdir()
         row("syft scan", [([syft, "scan", f"registry:{ref}", "-q", "-o", "json"],
                            {**env, "SYFT_REGISTRY_INSECURE_USE_HTTP": "true", "SYFT_CHECK_FOR_APP_UPDATE": "false", "TMPDIR": str(t / "tmp")})])
+    full, empty = (next(r for r in rows if r["name"] == n) for n in ("judgment from facts", "judgment of nothing"))
+    print(f"looking up and judging: {1000 * (full['cpu_s'] - empty['cpu_s']):.0f} ms of CPU, {full['rss_mb'] - empty['rss_mb']:.1f} MB")
     base = next(r for r in rows if r["name"] == "igzip -dc")
     cold = rows[0]
     for r in rows:

@@ -10,7 +10,8 @@ use cudalint::inventory::loader::Via;
 use cudalint::inventory::{self, Inventory};
 use cudalint::report::{Level, Report};
 use cudalint::target::{Driver, Target, gpu};
-use std::collections::BTreeSet;
+use cudalint::version::Version;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 fn unpacked(name: &str) -> Option<Vec<u8>> {
@@ -146,4 +147,58 @@ fn the_predicted_import_error_is_the_one_that_was_raised() {
     let text = raised.split_once("/torch/lib/../../").map(|(front, back)| format!("{front}/{back}")).unwrap();
     assert_eq!(error.text, text);
     assert!(error.text.ends_with("undefined symbol: __nvJitLinkComplete_12_4, version libnvJitLink.so.12"));
+}
+
+#[test]
+fn versions_from_bytes_are_what_the_libraries_answer() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/stacks/versions.json");
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let catalog = Catalog::built_in().unwrap();
+    let mut compared: BTreeMap<String, usize> = BTreeMap::new();
+    for row in &rows {
+        let elf = cudalint::facts::ElfFacts {
+            version_numbers: serde_json::from_value(row["version_numbers"].clone()).unwrap(),
+            version_texts: serde_json::from_value(row["version_texts"].clone()).unwrap(),
+            ..cudalint::facts::ElfFacts::default()
+        };
+        let file = row["file"].as_str().unwrap();
+        let Some(component) = catalog.component_of(file) else { continue };
+        let stated = match row["cudart"].as_u64().filter(|_| component.component == "cudart") {
+            Some(code) => Some(Version::from_cuda_code(u32::try_from(code).unwrap())),
+            None => inventory::versions::stated(&component.component, &elf).map(|s| s.version),
+        };
+        let Some(stated) = stated else { continue };
+        let asked = row["asked"].as_object().unwrap();
+        let own =
+            asked.iter().filter(|(name, _)| !name.contains("Cudart") || component.component == "cudart");
+        for (function, said) in own {
+            let Some(said) = said["version"].as_str().and_then(Version::leading) else { continue };
+            assert!(
+                said.agrees_with(&stated),
+                "{file} of {}: {function} says {said}, its bytes {stated}",
+                row["wheel"]
+            );
+            *compared.entry(component.component.clone()).or_default() += 1;
+        }
+    }
+    for component in [
+        "cudart",
+        "cublaslt",
+        "cudnn",
+        "nccl",
+        "cufft",
+        "curand",
+        "cusolver",
+        "cusparse",
+        "cusparselt",
+        "cutensor",
+        "nvrtc",
+        "nvjitlink",
+        "nvshmem",
+    ] {
+        assert!(
+            compared.get(component).is_some_and(|n| *n >= 2),
+            "{component} was not compared twice: {compared:?}"
+        );
+    }
 }

@@ -56,7 +56,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         .headline("cuDNN is not complete")
         .component(set.group.clone())
         .error(says(text));
-        out.push(match pip_package(case, first) {
+        out.push(match pip_package(case, first, None) {
             Some(package) => finding.remedy(format!("install cuDNN whole: pip install {package}")),
             None => finding.remedy("install cuDNN whole"),
         });

@@ -38,7 +38,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             Outcome::Holds,
             format!("{what} are part of the image; those of {host} are newer and win"),
         )
-        .level(Level::Note),
+        .level(Level::Warning),
         Some((host, _)) => finding(
             Outcome::Degrades,
             format!("{what} are part of the image and may be loaded in place of those of {host}"),

@@ -87,17 +87,19 @@ pub(super) fn cuda_major(case: &Case<'_>, file: &FileFacts) -> Option<u64> {
     stated.or_else(|| cuda_major_of_needs(elf)).or_else(own_soname)
 }
 
-/// The distribution that ships a library, as pip names it for a CUDA major: `nvidia-cublas-cu12`, `nvidia-cublas`.
-pub(super) fn pip_package(case: &Case<'_>, soname: &str) -> Option<String> {
+/// The distribution that ships a library, as pip names it for a CUDA major: `nvidia-cublas-cu12`, `nvidia-cublas`. Where the
+/// soname says nothing about CUDA, `asks` may.
+pub(super) fn pip_package(case: &Case<'_>, soname: &str, asks: Option<&FileFacts>) -> Option<String> {
     let row = case.catalog.component_of(soname)?;
     let stem = row.pip.first()?;
     let number: Option<u64> = soname.split_once(".so.").and_then(|(_, v)| v.split('.').next()?.parse().ok());
     let major = match row.component.as_str() {
         "cudart" | "cublas" | "cublaslt" | "nvrtc" | "nvjitlink" | "nvjpeg" | "npp" | "cupti" => number,
         "cufft" => number.map(|n| n + 1),
+        "cusparse" if number == Some(11) => Some(11),
         "cusolver" | "cusparse" | "curand" | "cudnn" | "nccl" => {
             let majors = case.inventory.runtimes.iter().filter_map(|r| r.version.major());
-            majors.max()
+            asks.and_then(|f| cuda_major_of_needs(f.elf.as_ref()?)).or_else(|| majors.max())
         }
         _ => return Some(stem.clone()),
     };

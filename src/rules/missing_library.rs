@@ -84,16 +84,17 @@ fn broken(case: &Case<'_>, group: &Group<'_>) -> Option<Finding> {
         finding.evidence.insert(0, at(member.file, format!("is loaded by {}", group.name)));
     }
     // pip's directories are searched by what pip installed, not by other programs.
-    let package =
-        pip_package(case, &first.name).filter(|_| in_site(member.file.place.path.as_str()).is_some());
+    let mut packages: Vec<String> = names.iter().filter_map(|n| pip_package(case, n, Some(asks))).collect();
+    packages.sort();
+    packages.dedup();
+    let by_pip = in_site(member.file.place.path.as_str()).is_some() && !packages.is_empty();
+    let package = by_pip.then(|| packages.join(" "));
     finding = match (first.status, somewhere, package) {
         (Status::Missing, Some(file), _) => finding.remedy(format!(
             "set LD_LIBRARY_PATH={} in the image, unless a start script does",
             file.place.path.parent()
         )),
-        (_, _, Some(package)) => {
-            finding.remedy(format!("install the package that has it: pip install {package}"))
-        }
+        (_, _, Some(package)) => finding.remedy(format!("pip install {package}")),
         _ => finding
             .remedy(format!("install the system package that has {}", first.name))
             .remedy("use the runtime variant of the CUDA base image"),
@@ -106,8 +107,15 @@ fn broken(case: &Case<'_>, group: &Group<'_>) -> Option<Finding> {
 }
 
 fn evidence(missing: &[(&FileFacts, &Load)]) -> Vec<Evidence> {
-    let mut lines: Vec<Evidence> = Vec::new();
+    let mut files: Vec<(&FileFacts, Vec<String>, &Load)> = Vec::new();
     for (file, load) in missing {
+        match files.iter_mut().find(|(f, _, _)| f.place == file.place) {
+            Some((_, names, _)) if names.contains(&load.name) => {}
+            Some((_, names, _)) => names.push(load.name.clone()),
+            None => files.push((*file, vec![load.name.clone()], *load)),
+        }
+    }
+    let line = |(file, names, load): (&FileFacts, Vec<String>, &Load)| {
         let searched = match load.tried.as_slice() {
             [] => "no directory is searched".to_owned(),
             dirs if dirs.len() <= 4 => format!("searched {}", dirs.join(", ")),
@@ -117,12 +125,9 @@ fn evidence(missing: &[(&FileFacts, &Load)]) -> Vec<Evidence> {
                 dirs.len() - 3
             ),
         };
-        let line = at(file, format!("needs {}; {searched}", load.name));
-        if !lines.contains(&line) {
-            lines.push(line);
-        }
-    }
-    limited(lines, "needs")
+        at(file, format!("needs {}; {searched}", and(&names)))
+    };
+    limited(files.into_iter().map(line).collect(), "files")
 }
 
 /// Some files of a package cannot be loaded, others can: it may select among them.
@@ -172,8 +177,8 @@ fn library_alone(case: &Case<'_>, group: &Group<'_>) -> Option<Finding> {
             .headline(format!("{} is missing", first.name))
             .component(group.name.clone())
             .error(says(format!("{}: cannot open shared object file: No such file or directory", first.name)))
-            .remedy(match pip_package(case, &first.name) {
-                Some(package) => format!("install the package that has it: pip install {package}"),
+            .remedy(match pip_package(case, &first.name, Some(lame.file)) {
+                Some(package) => format!("pip install {package}"),
                 None => format!("install the package that has {}", first.name),
             }),
     )

@@ -83,7 +83,7 @@ fn one(case: &Case<'_>, framework: &Framework) -> Option<Finding> {
         finding = finding.how(How::CpuFallback);
     }
     let has_extra = version.is_some_and(|v| *v >= Version::of(2, 14));
-    let one = pip_package(case, first)
+    let one = pip_package(case, first, None)
         .filter(|_| lost.len() == 1 && version.is_some_and(|v| *v >= Version::of(2, 15)));
     finding = match (somewhere, one) {
         (Some(file), _) => {

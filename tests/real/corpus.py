@@ -13,9 +13,9 @@ Builds the recipes of tests/corpus and compares, per image:
   links          symbolic links with their targets, how many there are
   versions       what the libraries answered when asked (cudaRuntimeGetVersion, ncclGetVersion, nvrtcVersion):
                  the stack rows of `cudalint check`
-  verdicts       the recipe's table `targets`.  Rows whose rules are R1 to R8 or R10 must hold.  Rows that need R9
-                 (baked libcuda), R16 (NVIDIA_REQUIRE_*) or the loader are printed as `later` with what cudalint
-                 says now, and are no failures.
+  loader         where the image's own ld.so found each library, in a chroot (`inspect`, key `objects`)
+  verdicts       the recipe's table `targets`.  Rows whose rules are R1 to R10 or the loader must hold.  Rows that need
+                 R16 (NVIDIA_REQUIRE_*) are printed as `later` with what cudalint says now, and are no failures.
 dev5-index is looked into with --platform linux/amd64 and linux/arm64 and must give its members' facts.
 The words of the tables are explained in tests/corpus/README.md.
 
@@ -33,7 +33,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from common import CORPUS, Checks, Cudalint, arguments, build_corpus, need
 
-RULES_NOW = {"R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8", "R10"}
+RULES_NOW = {"R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8", "R9", "R10", "loader"}
 MACHINE = {"x86_64": "amd64", "aarch64": "arm64", "i386": "386"}
 STACK_PACKAGE = re.compile(r"cuda|nvidia|cudnn|nccl|cublas|cufft|curand|cusolver|cusparse|nvrtc|npp|nvjpeg|libc6$|cupti|nvjitlink|musl")
 REQUIRES = re.compile(r"(?i)(nvidia|cuda|torch|triton|jax|tensorrt|cupy|tensorflow)")
@@ -178,6 +178,30 @@ def versions(c, n, truth, stack):
             c.ok(m[1] in by, f"{n}: {m[1]} is a distribution of the image")
 
 
+def loader(c, n, truth, objects):
+    """Where each library that a file needs is found, against the image's own loader."""
+    by_path = {o["path"]: o for o in objects}
+    compared = 0
+    for p, said in truth["loader"].items():
+        o = by_path.get("/" + p)
+        for soname, where in said.get("libs", {}).items():
+            loads = [l for l in (o or {"loads": []})["loads"] if l["soname"] == soname]
+            if not loads:
+                continue
+            got, compared = loads[0], compared + 1
+            want = None if where == "not found" else where
+            if want is None:
+                c.ok(got["status"] in ("missing", "injected"), f"{n} /{p}: {soname} is not found", str(got))
+            else:
+                # The truth has the name that the loader opened, the report the real file behind it.
+                links = {"/" + k: v for k, v in truth["symlinks"].items()}
+                real = links.get(want, want).rsplit("/", 1)[-1]
+                c.eq((got["status"], (got["path"] or "").rsplit("/", 1)[-1]), ("found", real), f"{n} /{p}: {soname}")
+    for p, said in truth["loader"].items():
+        c.ok("/" + p in by_path, f"{n} /{p}: takes part in the stack")
+    c.note(f"{n}: {compared} libraries looked up as the image's loader does")
+
+
 def expected(word, t):
     """(holds, text) of the recipe's word for this target row of a report."""
     v, how = t["verdict"], t["how"]
@@ -263,6 +287,9 @@ def main():
         r = lint("check", "-f", "json", f"oci:{layout}", *platform)
         if c.ok(r.rc in (0, 1), f"{n}: check without a target", str(r)):
             versions(c, n, truth, r.doc["stack"])
+        r = lint("inspect", "-f", "json", f"oci:{layout}", *platform)
+        if c.ok(r.rc == 0, f"{n}: inspect", str(r)):
+            loader(c, n, truth, r.doc["objects"])
         verdicts(c, n, truth, lint, f"oci:{layout}", lambda row: platform)
     c.end()
 
