@@ -163,6 +163,13 @@ impl<'a> Loader<'a> {
         &self.library_path
     }
 
+    /// A directory as LD_LIBRARY_PATH or ld.so.conf spells it, which may lead over links.
+    pub fn as_named(&self, dir: &ImagePath) -> String {
+        let entry =
+            self.library_path.iter().chain(&self.conf_dirs).find(|entry| self.paths.real(entry) == *dir);
+        entry.map_or_else(|| dir.to_string(), Clone::clone)
+    }
+
     /// A new process: `program` as its main object if there is one, and what LD_PRELOAD names.
     pub fn start(&self, program: Option<&'a FileFacts>) -> Process<'a> {
         let mut process = Process::default();

@@ -137,7 +137,9 @@ fn remark(component: &Component) -> String {
         (Some(cuda), name) if name != "cudart" => format!("CUDA {cuda}, "),
         _ => String::new(),
     };
-    format!("({linkage}{cuda}from {})", safe(&component.how))
+    let loaded = if component.reachable == Some(true) { "loaded, " } else { "" };
+    let disagrees = component.disagreement.as_ref().map(|d| format!("; but {}", safe(d))).unwrap_or_default();
+    format!("({linkage}{cuda}{loaded}from {}{disagrees})", safe(&component.how))
 }
 
 fn code(text: &mut String, facts: &ImageFacts, style: Style) {

@@ -352,15 +352,18 @@ fn row(name: &str, components: &[&Component], report: &Report) -> Row {
         components.iter().filter(is_library).filter_map(|c| c.version.as_deref()).collect();
     versions.sort_unstable();
     versions.dedup();
-    // Of several copies, the one that programs load is marked.
+    // Of several copies, the one that programs load is marked; parts of one library count as one.
     let several = versions.len() > 1;
+    let is_loaded = |version: &str| {
+        components.iter().any(|c| c.version.as_deref() == Some(version) && c.reachable == Some(true))
+    };
     let text = |c: &&&Component| {
         let version = c.version.clone().unwrap_or_else(|| "version not in the file".to_owned());
         let cuda = match (&c.cuda, c.component.as_str()) {
             (Some(cuda), name) if name != "cudart" && name != "toolkit" => format!(", CUDA {cuda}"),
             _ => String::new(),
         };
-        let loaded = if several && c.reachable == Some(true) { ", loaded" } else { "" };
+        let loaded = if several && is_loaded(&version) { ", loaded" } else { "" };
         format!("{version} ({}{cuda}{loaded})", c.origin)
     };
     let is_static = |c: &&&Component| c.linkage == Some(Linkage::Static);

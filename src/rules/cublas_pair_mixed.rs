@@ -1,6 +1,6 @@
 //! cuBLAS and the cuBLASLt that it loads are of different releases.
 
-use super::linking::{applications, as_named, at, library_text, object_of, says};
+use super::linking::{applications, at, library_text, object_of, says};
 use super::{Case, Rule};
 use crate::facts::FileFacts;
 use crate::inventory::loader::Via;
@@ -49,9 +49,10 @@ fn pair(case: &Case<'_>, group: &str, blas: &FileFacts, lt: &FileFacts, by_path:
         .component(group.to_owned())
         .error(says("CUBLAS_STATUS_INVALID_VALUE when calling `cublasLtMatmul(...)`"));
     let finding = match by_path {
-        true => {
-            finding.remedy(format!("take {} out of LD_LIBRARY_PATH", as_named(case, &lt.place.path.parent())))
-        }
+        true => finding.remedy(format!(
+            "take {} out of LD_LIBRARY_PATH",
+            case.inventory.processes.loader.as_named(&lt.place.path.parent())
+        )),
         false => finding,
     };
     Some(finding.remedy("install one release of cuBLAS only"))

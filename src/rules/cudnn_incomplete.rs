@@ -3,8 +3,10 @@
 use super::cudnn::sets;
 use super::linking::{and, at, pip_package, says};
 use super::{Case, Rule};
+use crate::facts::{Package, PackageOrigin};
 use crate::inventory::loading::is_lost;
 use crate::report::{Finding, Outcome, RuleId};
+use crate::version::Version;
 
 const ID: RuleId = RuleId { code: "CUL306", name: "cudnn-incomplete" };
 pub(super) const RULE: Rule =
@@ -13,7 +15,8 @@ pub(super) const RULE: Rule =
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let mut out = Vec::new();
     for set in sets(case) {
-        let major = set.version.as_ref().map_or(9, crate::version::Version::major);
+        let soname = set.dispatcher.elf.as_ref().and_then(|e| e.soname.as_deref()).unwrap_or_default();
+        let major: u64 = soname.rsplit('.').next().and_then(|n| n.parse().ok()).unwrap_or(9);
         let lost: Vec<String> = set
             .parts
             .iter()
@@ -56,10 +59,24 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         .headline("cuDNN is not complete")
         .component(set.group.clone())
         .error(says(text));
-        out.push(match pip_package(case, first, None) {
-            Some(package) => finding.remedy(format!("install cuDNN whole: pip install {package}")),
-            None => finding.remedy("install cuDNN whole"),
+        let installed = set.version.as_ref().and_then(|v| installed(case, v));
+        out.push(match (installed, pip_package(case, first, None)) {
+            (Some(package), _) => {
+                finding.remedy(format!("pip install --force-reinstall --no-deps {package}"))
+            }
+            (None, Some(package)) if major >= 9 => {
+                finding.remedy(format!("install cuDNN whole: pip install {package}"))
+            }
+            _ => finding.remedy(format!("install cuDNN {major} whole")),
         });
     }
     out
+}
+
+/// The pip package that brought this cuDNN, as one would ask for it.
+fn installed(case: &Case<'_>, version: &Version) -> Option<String> {
+    let packages = case.inventory.facts.packages.iter().filter(|p| p.fact.origin == PackageOrigin::Pip);
+    let mut cudnn = packages.filter(|p| p.fact.name.starts_with("nvidia-cudnn"));
+    let is_it = |p: &&Package| Version::leading(&p.fact.version).is_some_and(|v| v.agrees_with(version));
+    cudnn.find(is_it).map(|p| format!("{}=={}", p.fact.name, p.fact.version))
 }

@@ -134,13 +134,6 @@ pub(super) fn best_member<'g, 'a>(case: &Case<'_>, group: &'g Group<'a>) -> Opti
     deciding.min_by_key(|m| (m.missing(case.catalog).count(), m.gaps.len()))
 }
 
-/// A directory as LD_LIBRARY_PATH names it, which may lead over links.
-pub(super) fn as_named(case: &Case<'_>, dir: &ImagePath) -> String {
-    let loader = &case.inventory.processes.loader;
-    let entry = loader.library_path().iter().find(|entry| loader.paths.real(entry) == *dir);
-    entry.map_or_else(|| dir.to_string(), Clone::clone)
-}
-
 /// `a`, `a and b`, `a, b and c`.
 pub(super) fn and(items: &[String]) -> String {
     match items {

@@ -53,15 +53,21 @@ impl Requirement {
             !this && quoted.iter().any(|q| self.marker.contains(q.as_str()))
         });
         const LINUX: [&str; 5] = ["linux", "Linux", "posix", "linux2", "CPython"];
-        let system = |name: &str| {
-            let value = self.marker.split_once(name)?.1.trim_start().strip_prefix("==")?.trim_start();
-            let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''))?;
-            value.get(1..)?.split(quote).next()
+        let other = |name: &str| {
+            let rest = self.marker.split_once(name).map_or("", |(_, r)| r.trim_start());
+            let (negated, rest) = match (rest.strip_prefix("=="), rest.strip_prefix("!=")) {
+                (Some(rest), _) => (false, rest),
+                (_, Some(rest)) => (true, rest),
+                _ => return false,
+            };
+            let value = rest.trim_start().trim_start_matches(['"', '\'']).split(['"', '\'']).next();
+            value.is_some_and(|v| LINUX.contains(&v) == negated)
         };
-        let other_system = ["sys_platform", "platform_system", "os_name"]
-            .into_iter()
-            .filter_map(system)
-            .any(|value| !LINUX.contains(&value));
+        let other_system = ["sys_platform", "platform_system", "os_name"].into_iter().any(other);
+        // Alternatives are not taken apart: one of them may hold.
+        if self.marker.contains(" or ") {
+            return self.is_unconditional();
+        }
         self.is_unconditional() && !names_other && !other_system
     }
 
@@ -122,6 +128,8 @@ mod tests {
             Requirement::parse("torch==2.2.2; sys_platform == \"darwin\" and platform_machine == \"x86_64\"")
                 .unwrap();
         assert!(!mac.applies(&amd64));
+        let not_linux = Requirement::parse("torch==2.2.2; sys_platform != 'linux'").unwrap();
+        assert!(!not_linux.applies(&amd64));
         let compatible = Requirement::parse("torch~=2.1.3").unwrap();
         assert!(compatible.allows(&v("2.1.9")) && !compatible.allows(&v("2.2.0")));
     }

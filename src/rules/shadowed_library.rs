@@ -1,6 +1,6 @@
 //! LD_LIBRARY_PATH leads to another copy of a library than the one that was installed with the program.
 
-use super::linking::{applications, as_named, at, library_text};
+use super::linking::{applications, at, library_text};
 use super::reasoning::limited;
 use super::{Case, Rule};
 use crate::facts::FileFacts;
@@ -72,6 +72,9 @@ fn finding(case: &Case<'_>, group: &str, pairs: &[(&FileFacts, &FileFacts)]) -> 
         Finding::new(ID, Outcome::Degrades, message, limited(lines, "files"))
             .headline("LD_LIBRARY_PATH hides installed libraries")
             .component(group.to_owned())
-            .remedy(format!("take {} out of LD_LIBRARY_PATH", as_named(case, &found.place.path.parent()))),
+            .remedy(format!(
+                "take {} out of LD_LIBRARY_PATH",
+                case.inventory.processes.loader.as_named(&found.place.path.parent())
+            )),
     )
 }

@@ -1,6 +1,6 @@
 //! The stub of libcuda, which is for linking only, is what the loader finds.
 
-use super::linking::{applications, as_named, at, says};
+use super::linking::{applications, at, says};
 use super::{Case, Rule};
 use crate::facts::FileFacts;
 use crate::inventory::loader::Via;
@@ -22,16 +22,19 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     if let Some((stub, via)) = stubs.first() {
         let how = via.map_or("its path", Via::name);
         let message = format!("programs load the stub of libcuda (by {how}) instead of the host's driver");
-        let finding = Finding::new(ID, Outcome::Breaks, message, vec![at(stub, "a stub: for linking only")])
+        // ldconfig, which the container runtime runs, leads links of system directories to the host's file.
+        let relinked = matches!(via, Some(Via::Default | Via::Cache));
+        let outcome = if relinked { Outcome::Degrades } else { Outcome::Breaks };
+        let finding = Finding::new(ID, outcome, message, vec![at(stub, "a stub: for linking only")])
             .headline("stub of libcuda is loaded")
-            .error(case.error(34).or_else(|| says("CUDA driver is a stub library")))
-            .remedy(match via {
-                Some(Via::Conf | Via::Cache) => {
-                    format!("take {} out of /etc/ld.so.conf.d", stub.place.path.parent())
-                }
-                _ => format!("take {} out of LD_LIBRARY_PATH", as_named(case, &stub.place.path.parent())),
-            })
-            .remedy(format!("delete {} in the final image", stub.place.path));
+            .error(case.error(34).or_else(|| says("CUDA driver is a stub library")));
+        let dir = case.inventory.processes.loader.as_named(&stub.place.path.parent());
+        let finding = match via {
+            Some(Via::Conf) => finding.remedy(format!("take {dir} out of /etc/ld.so.conf.d")),
+            Some(Via::LibraryPath) => finding.remedy(format!("take {dir} out of LD_LIBRARY_PATH")),
+            _ => finding.remedy("delete the link to the stub"),
+        }
+        .remedy(format!("delete {} in the final image", stub.place.path));
         return vec![finding];
     }
     on_path(case).into_iter().collect()

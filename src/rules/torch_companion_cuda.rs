@@ -39,7 +39,9 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             out.push(Finding::new(ID, Outcome::Holds, message, evidence).component(name));
             continue;
         }
-        let what = if name == "torchvision" { "CUDA major versions" } else { "CUDA versions" };
+        let by_major =
+            name == "torchvision" && companion.version.as_ref().is_none_or(|v| *v >= Version::of(0, 16));
+        let what = if by_major { "CUDA major versions" } else { "CUDA versions" };
         let text =
             format!("RuntimeError: Detected that PyTorch and {display} were compiled with different {what}.");
         let message = format!("{name} is built for CUDA {cuda}, torch for CUDA {torch_cuda}");

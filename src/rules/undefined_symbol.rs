@@ -1,6 +1,6 @@
 //! A library asks another for a symbol that the copy it gets does not have.
 
-use super::linking::{applications, as_named, at, best_member, library_text, says};
+use super::linking::{applications, at, best_member, library_text, says};
 use super::{Case, Rule};
 use crate::inventory::gaps::{Gap, Missing};
 use crate::inventory::loader::Via;
@@ -77,7 +77,7 @@ fn finding(case: &Case<'_>, group: &Group<'_>, member: &Opened<'_>, gap: &Gap<'_
             Some(other) => finding.remedy(format!(
                 "let {} be found first: take {} out of LD_LIBRARY_PATH",
                 other.place.path,
-                as_named(case, &provider.place.path.parent())
+                case.inventory.processes.loader.as_named(&provider.place.path.parent())
             )),
             None => finding.remedy(format!(
                 "install the release of {} that {asks} was built with",
