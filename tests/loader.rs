@@ -243,3 +243,64 @@ fn libraries_that_need_each_other_end() {
     tree.env("LD_LIBRARY_PATH", "/loop");
     assert_eq!(tree.load("/own/liba.so", "libb.so"), found("/own/libb.so", Via::Rpath));
 }
+
+#[test]
+fn origin_keeps_the_links_it_was_reached_by() {
+    let mut tree = Tree::glibc();
+    tree.link("/opt/link", "/real/x/lib");
+    tree.file("/real/x/lib/libmid.so.1", "libdeep.so.1", "", "$ORIGIN/../sub");
+    tree.file("/real/x/sub/libdeep.so.1", "", "", "");
+    tree.file("/opt/sub/libdeep.so.1", "", "", "");
+    tree.program("/bin/program", "libmid.so.1", "", "/opt/link");
+    let real = tree.load("/bin/program", "libdeep.so.1");
+    assert_eq!(
+        real,
+        found("/real/x/sub/libdeep.so.1", Via::Runpath),
+        "`..` is taken behind the link, as the kernel does"
+    );
+}
+
+#[test]
+fn words_are_whole_and_empty_elements_are_no_directory() {
+    let mut tree = Tree::glibc();
+    tree.file("/libx.so.1", "", "", "");
+    tree.file("/a/AL/libx.so.1", "", "", "");
+    tree.file("/two/libx.so.1", "", "", "");
+    tree.file("/a/liba.so", "libx.so.1", "", ":$ORIGINAL");
+    tree.file("/a/libb.so", "libx.so.1", "", "//two/");
+    assert_eq!(tree.load("/a/liba.so", "libx.so.1").2, Status::Missing);
+    assert_eq!(tree.load("/a/libb.so", "libx.so.1"), found("/two/libx.so.1", Via::Runpath));
+}
+
+#[test]
+fn the_environment_may_name_the_program_s_directory_and_the_library_directory() {
+    let mut tree = Tree::glibc();
+    tree.env("LD_LIBRARY_PATH", "$ORIGIN/../lib");
+    tree.env("LD_PRELOAD", "/usr/$LIB/libshim.so");
+    tree.file("/opt/lib/libx.so.1", "", "", "");
+    tree.file("/usr/lib/x86_64-linux-gnu/libshim.so", "", "", "");
+    tree.program("/opt/bin/program", "libx.so.1 libshim.so", "", "");
+    assert_eq!(tree.load("/opt/bin/program", "libx.so.1"), found("/opt/lib/libx.so.1", Via::LibraryPath));
+    let shim = tree.load("/opt/bin/program", "libshim.so");
+    assert_eq!(shim, found("/usr/lib/x86_64-linux-gnu/libshim.so", Via::Preload));
+}
+
+#[test]
+fn musl_knows_a_library_by_the_name_it_was_found_under() {
+    let mut tree = Tree::default();
+    tree.file("/lib/ld-musl-x86_64.so.1", "", "", "");
+    tree.file("/usr/lib/libx.so", "", "", "").soname = Some("libdeep.so.1".to_owned());
+    tree.program("/bin/program", "libx.so libdeep.so.1", "", "");
+    assert_eq!(tree.load("/bin/program", "libdeep.so.1").2, Status::Missing);
+}
+
+#[test]
+fn a_few_kilobytes_cannot_ask_for_billions_of_lookups() {
+    let mut tree = Tree::glibc();
+    let names: Vec<String> = (0..3000).map(|n| format!("lib{n}.so")).collect();
+    let dirs: Vec<String> = (0..3000).map(|n| format!("/d{n}")).collect();
+    tree.program("/bin/program", &names.join(" "), &dirs.join(":"), "");
+    let loader = Loader::of(&tree.facts);
+    let process = loader.start(loader.paths.file("/bin/program"));
+    assert!(loader.gave_up() && process.objects.len() == 1);
+}

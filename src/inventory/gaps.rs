@@ -1,6 +1,6 @@
 //! Objects of a process -> symbols and symbol versions that one asks for and the library it gets does not have.
 
-use super::loader::{Object, Process};
+use super::loader::{Object, Process, Via};
 use crate::facts::FileFacts;
 use crate::version::Version;
 
@@ -77,7 +77,7 @@ fn of_object<'a>(process: &Process<'a>, object: &Object<'a>) -> Vec<Gap<'a>> {
         let missing: Vec<(&str, Option<&str>)> = symbols
             .iter()
             .map(|s| s.split_once('@').map_or((s.as_str(), None), |(name, version)| (name, Some(version))))
-            .filter(|(name, _)| provider.elf.exports_symbol(name) == Some(false))
+            .filter(|(name, _)| provider.elf.exports_symbol(name) == Some(false) && !elsewhere(process, name))
             .collect();
         if let Some((name, version)) = missing.first() {
             let what = Missing::Symbol { name: (*name).to_owned(), version: version.map(str::to_owned) };
@@ -88,19 +88,47 @@ fn of_object<'a>(process: &Process<'a>, object: &Object<'a>) -> Vec<Gap<'a>> {
     out
 }
 
+/// The loader takes a symbol from any object of the process that has it: a preloaded one may, and nobody kept its exports.
+fn elsewhere(process: &Process<'_>, name: &str) -> bool {
+    process.objects.iter().any(|o| match o.elf.exports_symbol(name) {
+        Some(has) => has,
+        None => o.via == Some(Via::Preload),
+    })
+}
+
 /// Torch's C++ symbols, which have no versions: any library of the process may have them. Only where torch is there
 /// whole; without it the missing library is the finding.
 fn torch_symbols<'a>(process: &Process<'a>, object: &Object<'a>) -> Option<Gap<'a>> {
     let symbols = object.elf.imports.get("")?;
     process.object("libc10.so")?;
     process.object("libtorch_cpu.so")?;
+    // A library of the package's own may define more in those namespaces; its exports were not kept.
+    let helper = |o: &&Object| {
+        let apart = o.file.place.path != object.file.place.path && o.elf.exports.is_none();
+        apart && o.elf.needed.iter().any(|n| n.starts_with("libtorch") || n.starts_with("libc10"))
+    };
+    let own = process.objects.iter().skip(process.inherited);
+    let mut beside = own.filter(|o| o.file.place.path.as_str().contains("-packages/"));
+    if beside.any(|o| helper(&o)) || object.elf.needed.iter().any(|n| is_own_helper(process, n)) {
+        return None;
+    }
     let has = |name: &str| process.objects.iter().any(|o| o.elf.exports_symbol(name) == Some(true));
-    // Every symbol of torch that an object exports itself satisfies it too, but only torch's libraries are known so.
     let missing: Vec<&String> = symbols.iter().filter(|s| !has(s)).collect();
     let first = missing.iter().find(|s| is_core(s)).or(missing.first())?;
     let provider = process.object("libc10.so").map(|o| o.file);
     let what = Missing::Symbol { name: (**first).clone(), version: None };
     Some(Gap { object: object.file, provider, what, count: missing.len() })
+}
+
+/// Whether a needed name leads to a library of a Python package that is neither torch's nor NVIDIA's.
+fn is_own_helper(process: &Process<'_>, name: &str) -> bool {
+    process.object(name).is_some_and(|o| {
+        let path = o.file.place.path.as_str();
+        path.contains("-packages/")
+            && !path.contains("-packages/torch/")
+            && !path.contains("-packages/nvidia/")
+            && o.elf.exports.is_none()
+    })
 }
 
 /// A symbol of the oldest part of torch's interface, which people search for.

@@ -5,11 +5,15 @@
 
 use crate::facts::links::Paths;
 use crate::facts::{ElfFacts, FileFacts, ImageFacts};
+use crate::limits;
 use crate::names::ImagePath;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Objects in one process at most: more is a loop or an attack.
 const OBJECTS_MAX: usize = 4096;
+/// Directories that are named where nothing was found; all are counted.
+const TRIED_KEPT: usize = 4;
 
 /// How a library was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,8 +77,9 @@ pub struct Load<'a> {
     pub object: Option<usize>,
     /// Other files of that name further down the search.
     pub shadows: Vec<&'a FileFacts>,
-    /// Directories that were searched, where nothing was found.
+    /// The first directories that were searched, where nothing was found, and how many there were.
     pub tried: Vec<String>,
+    pub tried_count: usize,
 }
 
 /// An object in a process.
@@ -82,12 +87,14 @@ pub struct Load<'a> {
 pub struct Object<'a> {
     pub file: &'a FileFacts,
     pub elf: &'a ElfFacts,
-    /// The path under which it was opened: `$ORIGIN` is its directory.
-    opened_as: ImagePath,
+    /// The path under which it was opened, links and `..` not followed: `$ORIGIN` is its directory.
+    opened_as: String,
     /// Who asked for it first.
     pub loader: Option<usize>,
     /// How it was found then; `None` for what was opened by its path.
     pub via: Option<Via>,
+    /// Other files of its name further down the search that found it.
+    shadows: Vec<&'a FileFacts>,
     pub loads: Vec<Load<'a>>,
 }
 
@@ -96,6 +103,7 @@ pub struct Object<'a> {
 pub struct Process<'a> {
     pub objects: Vec<Object<'a>>,
     by_name: BTreeMap<String, usize>,
+    by_path: BTreeMap<&'a str, usize>,
     /// Objects below this index were there before the root that is looked at.
     pub inherited: usize,
 }
@@ -118,6 +126,10 @@ pub struct Loader<'a> {
     conf_dirs: Vec<String>,
     default_dirs: Vec<String>,
     lib: &'static str,
+    /// Libraries of the directories that ldconfig visits, by soname, in the order of the directories.
+    by_soname: BTreeMap<&'a str, Vec<(Via, &'a FileFacts)>>,
+    /// Paths looked at so far: bounded, since a few kilobytes of names can ask for billions.
+    lookups: Cell<u64>,
 }
 
 /// Names that the container runtime mounts from the host driver (libnvidia-container, nvidia-container-toolkit).
@@ -146,16 +158,43 @@ impl<'a> Loader<'a> {
             value.split(at).filter(|e| !e.is_empty()).map(str::to_owned).collect()
         };
         let (default_dirs, lib) = default_dirs(facts, &paths, libc);
+        let conf_dirs = if libc == Libc::Musl { Vec::new() } else { conf_dirs(facts, &paths) };
+        let separators: &[char] = if libc == Libc::Musl { &[':', '\n'] } else { &[':', ';'] };
+        let mut preload = split("LD_PRELOAD", &[':', ' ']);
+        let file =
+            paths.file("/etc/ld.so.preload").and_then(|f| f.text.as_deref()).filter(|_| libc == Libc::Glibc);
+        preload.extend(
+            file.unwrap_or_default()
+                .split([' ', '\t', '\n', ':'])
+                .filter(|e| !e.is_empty())
+                .map(str::to_owned),
+        );
+        let by_soname = match libc {
+            Libc::Musl => BTreeMap::new(),
+            Libc::Glibc | Libc::None => by_soname(&paths, &conf_dirs, &default_dirs),
+        };
         Loader {
             libc,
-            library_path: split("LD_LIBRARY_PATH", &[':', ';']),
-            preload: split("LD_PRELOAD", &[':', ' ']),
+            library_path: split("LD_LIBRARY_PATH", separators),
+            preload,
             cache: cache_of(facts),
-            conf_dirs: if libc == Libc::Musl { Vec::new() } else { conf_dirs(facts, &paths) },
+            conf_dirs,
             default_dirs,
             lib,
+            by_soname,
+            lookups: Cell::new(0),
             paths,
         }
+    }
+
+    /// Whether more was asked for than is looked up: what was found is then not the whole truth.
+    pub fn gave_up(&self) -> bool {
+        self.lookups.get() > limits::LIBRARY_LOOKUPS_MAX
+    }
+
+    fn spend(&self, lookups: usize) -> bool {
+        self.lookups.set(self.lookups.get().saturating_add(lookups as u64));
+        !self.gave_up()
     }
 
     /// The entries of LD_LIBRARY_PATH.
@@ -173,14 +212,22 @@ impl<'a> Loader<'a> {
     /// A new process: `program` as its main object if there is one, and what LD_PRELOAD names.
     pub fn start(&self, program: Option<&'a FileFacts>) -> Process<'a> {
         let mut process = Process::default();
-        let root = program.and_then(|p| Self::insert(&mut process, p, p.place.path.clone(), None, None));
+        let root = program.and_then(|p| self.insert(&mut process, p, p.place.path.as_str(), None, None));
+        // The interpreter is the loader itself, which libc needs by its name.
+        let interpreter = program.and_then(|p| p.elf.as_ref()?.interpreter.as_deref());
+        if let Some((path, file)) = interpreter.and_then(|i| Some((i, self.paths.file(i)?))) {
+            let name = path.rsplit('/').next();
+            self.insert(&mut process, file, path, None, name);
+        }
         for name in &self.preload {
-            let index = match (name.contains('/'), root) {
+            let object = root.and_then(|r| process.objects.get(r));
+            let name = object.map_or_else(|| name.clone(), |o| self.expand(name, o));
+            let index = match (name.starts_with('/'), root) {
                 (true, _) => self
                     .paths
-                    .file(name)
-                    .and_then(|f| Self::insert(&mut process, f, ImagePath::new(name), None, Some(name))),
-                (false, Some(by)) => self.load(&mut process, by, name).object,
+                    .file(&name)
+                    .and_then(|f| self.insert(&mut process, f, &name, None, Some(&name))),
+                (false, Some(by)) => self.load(&mut process, by, &name).object,
                 (false, None) => None,
             };
             if let Some(object) = index.and_then(|i| process.objects.get_mut(i)) {
@@ -199,7 +246,7 @@ impl<'a> Loader<'a> {
         caller: Option<usize>,
     ) -> Option<usize> {
         let from = process.objects.len();
-        let index = Self::insert(process, file, file.place.path.clone(), caller, None)?;
+        let index = self.insert(process, file, file.place.path.as_str(), caller, None)?;
         self.settle(process, from);
         Some(index)
     }
@@ -226,24 +273,37 @@ impl<'a> Loader<'a> {
     }
 
     fn insert(
+        &self,
         process: &mut Process<'a>,
         file: &'a FileFacts,
-        opened_as: ImagePath,
+        opened_as: &str,
         loader: Option<usize>,
         name: Option<&str>,
     ) -> Option<usize> {
         let elf = file.elf.as_ref()?;
-        if let Some(known) = process.objects.iter().position(|o| o.file.place.path == file.place.path) {
+        if let Some(&known) = process.by_path.get(file.place.path.as_str()) {
             process.learn(known, name);
             return Some(known);
         }
-        if process.objects.len() >= OBJECTS_MAX {
+        // Every object costs, whether it is searched for or not.
+        if process.objects.len() >= OBJECTS_MAX || !self.spend(10) {
             return None;
         }
         let index = process.objects.len();
-        process.objects.push(Object { file, elf, opened_as, loader, via: None, loads: Vec::new() });
+        let opened_as = opened_as.to_owned();
+        process.objects.push(Object {
+            file,
+            elf,
+            opened_as,
+            loader,
+            via: None,
+            shadows: Vec::new(),
+            loads: Vec::new(),
+        });
+        process.by_path.insert(file.place.path.as_str(), index);
         process.learn(index, name);
-        process.learn(index, elf.soname.as_deref());
+        // musl knows a library by the name it was found under only.
+        process.learn(index, elf.soname.as_deref().filter(|_| self.libc != Libc::Musl));
         Some(index)
     }
 
@@ -257,31 +317,37 @@ impl<'a> Loader<'a> {
             object: None,
             shadows: Vec::new(),
             tried: Vec::new(),
+            tried_count: 0,
         };
         if let Some(&known) = process.by_name.get(name) {
-            let object = process.objects.get(known);
+            let Some(object) = process.objects.get(known) else { return load };
             load.object = Some(known);
-            load.file = object.map(|o| o.file);
+            load.file = Some(object.file);
             load.status = Status::Found;
-            let first = object.and_then(|o| o.via);
-            load.via = if known < process.inherited { Some(Via::Importer) } else { first };
-            load.shadows = self.others(process, by, name, load.file);
+            load.via = if known < process.inherited { Some(Via::Importer) } else { object.via };
+            load.shadows.clone_from(&object.shadows);
             return load;
         }
         if name.contains('/') {
             let expanded = process.objects.get(by).map(|o| self.expand(name, o)).unwrap_or_default();
-            if let Some(file) = self.paths.file(&expanded) {
-                load.object = Self::insert(process, file, ImagePath::new(&expanded), Some(by), Some(name));
-                load.file = Some(file);
-                load.status = Status::Found;
+            // A relative path depends on a working directory that nobody knows.
+            if let Some(file) = self.paths.file(&expanded).filter(|_| expanded.starts_with('/')) {
+                self.found(process, &mut load, file, by, &expanded, None);
             }
             return load;
         }
         let mut incompatible = false;
-        for (via, path) in self.candidates(process, by, name) {
+        let mut tried = BTreeSet::new();
+        let candidates = self.candidates(process, by, name);
+        if !self.spend(candidates.len()) {
+            return load;
+        }
+        for (via, path) in candidates {
             let Some(file) = self.paths.file(&path).filter(|f| f.elf.is_some()) else {
                 let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
-                load.tried.push(dir.to_owned());
+                if load.file.is_none() && tried.insert(dir.to_owned()) && load.tried.len() < TRIED_KEPT {
+                    load.tried.push(dir.to_owned());
+                }
                 continue;
             };
             if !Self::fits(process, by, file) {
@@ -289,82 +355,48 @@ impl<'a> Loader<'a> {
                 continue;
             }
             match load.file {
-                None => {
-                    load.object = Self::insert(process, file, ImagePath::new(&path), Some(by), Some(name));
-                    load.file = Some(file);
-                    load.status = Status::Found;
-                    load.via = Some(via);
-                    if let Some(object) = load.object.and_then(|i| process.objects.get_mut(i)) {
-                        object.via = object.via.or(Some(via));
-                    }
-                }
+                None => self.found(process, &mut load, file, by, &path, Some(via)),
                 Some(found) => push_other(&mut load.shadows, found, file),
             }
         }
+        load.tried_count = tried.len();
         if load.file.is_none() {
-            self.after_ldconfig(process, by, &mut load);
+            let fitting = |(_, file): &&(Via, &'a FileFacts)| Self::fits(process, by, file);
+            // The container runtime runs ldconfig at start, which links every library of the searched directories
+            // under its soname: a link that the image lacks is there then.
+            if let Some(&(via, file)) = self.by_soname.get(name).and_then(|all| all.iter().find(fitting)) {
+                self.found(process, &mut load, file, by, file.place.path.as_str(), Some(via));
+            }
         }
-        if load.file.is_none() {
+        if let Some(object) = load.object.and_then(|i| process.objects.get_mut(i)) {
+            object.shadows.clone_from(&load.shadows);
+            load.tried.clear();
+        } else {
             load.status = match () {
                 () if is_injected(name) => Status::Injected,
                 () if incompatible => Status::Incompatible,
                 () => Status::Missing,
             };
-            let mut seen = BTreeSet::new();
-            load.tried.retain(|dir| seen.insert(dir.clone()));
-        } else {
-            load.tried.clear();
         }
         load
     }
 
-    /// The container runtime runs ldconfig at start, which links every library of the searched directories under its
-    /// soname: a link that the image lacks is there then.
-    fn after_ldconfig(&self, process: &mut Process<'a>, by: usize, load: &mut Load<'a>) {
-        if self.libc == Libc::Musl {
-            return;
-        }
-        let dirs = self
-            .conf_dirs
-            .iter()
-            .map(|d| (Via::Conf, d))
-            .chain(self.default_dirs.iter().map(|d| (Via::Default, d)));
-        for (via, dir) in dirs {
-            let real = self.paths.real(dir);
-            let is_it = |f: &&&FileFacts| {
-                f.elf.as_ref().is_some_and(|e| e.soname.as_deref() == Some(load.name.as_str()))
-            };
-            let mut in_dir = self.paths.files_in(&real);
-            let Some(file) = in_dir.find(|f| is_it(f) && Self::fits(process, by, f)) else { continue };
-            load.object =
-                Self::insert(process, file, file.place.path.clone(), Some(by), Some(&load.name.clone()));
-            load.file = Some(file);
-            load.status = Status::Found;
-            load.via = Some(via);
-            if let Some(object) = load.object.and_then(|i| process.objects.get_mut(i)) {
-                object.via = object.via.or(Some(via));
-            }
-            return;
-        }
-    }
-
-    fn others(
+    fn found(
         &self,
-        process: &Process<'a>,
+        process: &mut Process<'a>,
+        load: &mut Load<'a>,
+        file: &'a FileFacts,
         by: usize,
-        name: &str,
-        found: Option<&'a FileFacts>,
-    ) -> Vec<&'a FileFacts> {
-        let Some(found) = found.filter(|_| !name.contains('/')) else { return Vec::new() };
-        let mut out = Vec::new();
-        for (_, path) in self.candidates(process, by, name) {
-            if let Some(file) =
-                self.paths.file(&path).filter(|f| f.elf.is_some() && Self::fits(process, by, f))
-            {
-                push_other(&mut out, found, file);
-            }
+        path: &str,
+        via: Option<Via>,
+    ) {
+        load.object = self.insert(process, file, path, Some(by), Some(&load.name));
+        load.file = Some(file);
+        load.status = Status::Found;
+        load.via = via;
+        if let Some(object) = load.object.and_then(|i| process.objects.get_mut(i)) {
+            object.via = object.via.or(via);
         }
-        out
     }
 
     /// Same word size and machine as who asks.
@@ -376,18 +408,33 @@ impl<'a> Loader<'a> {
     /// Paths at which `name` is looked for, in order.
     fn candidates(&self, process: &Process<'a>, by: usize, name: &str) -> Vec<(Via, String)> {
         let mut out: Vec<(Via, String)> = Vec::new();
-        let mut add = |via: Via, dir: &str| out.push((via, format!("{}/{name}", dir.trim_end_matches('/'))));
-        let env = |add: &mut dyn FnMut(Via, &str)| {
+        // An empty or relative element means the working directory, which nobody knows.
+        let mut add = |via: Via, dir: &str| {
+            if dir.starts_with('/') {
+                out.push((via, format!("/{}/{name}", dir.trim_matches('/'))));
+            }
+        };
+        let root = process.objects.first();
+        let library_path = |add: &mut dyn FnMut(Via, &str)| {
             for dir in &self.library_path {
-                add(Via::LibraryPath, dir);
+                match root.filter(|_| dir.contains('$') && self.libc != Libc::Musl) {
+                    Some(root) => add(Via::LibraryPath, &self.expand(dir, root)),
+                    None => add(Via::LibraryPath, dir),
+                }
+            }
+        };
+        let search = |add: &mut dyn FnMut(Via, &str), via: Via, dirs: &[String], object: &Object| {
+            for dir in dirs {
+                add(via, &self.expand(dir, object));
             }
         };
         if self.libc == Libc::Musl {
-            env(&mut add);
+            library_path(&mut add);
             for object in process.chain(by) {
-                let own = [(Via::Runpath, &object.elf.runpath), (Via::Rpath, &object.elf.rpath)];
-                for (via, dirs) in own.iter().filter(|(_, dirs)| !dirs.is_empty()).take(1) {
-                    dirs.iter().for_each(|d| add(*via, &self.expand(d, object)));
+                let elf = object.elf;
+                match elf.runpath.is_empty() {
+                    true => search(&mut add, Via::Rpath, &elf.rpath, object),
+                    false => search(&mut add, Via::Runpath, &elf.runpath, object),
                 }
             }
         } else {
@@ -395,42 +442,80 @@ impl<'a> Loader<'a> {
             if asks.is_some_and(|o| o.elf.runpath.is_empty()) {
                 // DT_RPATH is ignored where DT_RUNPATH stands beside it.
                 for object in process.chain(by).filter(|o| o.elf.runpath.is_empty()) {
-                    object.elf.rpath.iter().for_each(|d| add(Via::Rpath, &self.expand(d, object)));
+                    search(&mut add, Via::Rpath, &object.elf.rpath, object);
                 }
             }
-            env(&mut add);
+            library_path(&mut add);
             if let Some(object) = asks {
-                object.elf.runpath.iter().for_each(|d| add(Via::Runpath, &self.expand(d, object)));
+                search(&mut add, Via::Runpath, &object.elf.runpath, object);
             }
         }
-        for path in self.cache.get(name).into_iter().flatten() {
+        for path in self.cache.get(name).into_iter().flatten().filter(|p| p.starts_with('/')) {
             out.push((Via::Cache, (*path).to_owned()));
         }
-        let mut add = |via: Via, dir: &str| out.push((via, format!("{}/{name}", dir.trim_end_matches('/'))));
+        let mut add = |via: Via, dir: &str| out.push((via, format!("/{}/{name}", dir.trim_matches('/'))));
         self.conf_dirs.iter().for_each(|d| add(Via::Conf, d));
         self.default_dirs.iter().for_each(|d| add(Via::Default, d));
-        // An empty element means the working directory, which nobody knows; relative ones likewise.
-        out.retain(|(_, path)| path.starts_with('/') && !path.starts_with("//"));
         out
     }
 
-    /// `$ORIGIN`, `$LIB` and `$PLATFORM`, with or without braces.
+    /// `$ORIGIN`, `$LIB` and `$PLATFORM`, with or without braces, in one pass; links and `..` stay as they are.
     fn expand(&self, text: &str, object: &Object) -> String {
         if !text.contains('$') {
             return text.to_owned();
         }
+        let origin = object.opened_as.rsplit_once('/').map_or("", |(dir, _)| dir);
         let platform = match object.elf.machine.as_str() {
             "amd64" => "x86_64",
             "arm64" => "aarch64",
             other => other,
         };
-        let origin = object.opened_as.parent();
-        let mut out = text.to_owned();
-        for (name, value) in [("ORIGIN", origin.as_str()), ("LIB", self.lib), ("PLATFORM", platform)] {
-            out = out.replace(&format!("${{{name}}}"), value).replace(&format!("${name}"), value);
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('$') {
+            out.push_str(before);
+            let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+            let (name, behind) = match after.strip_prefix('{').and_then(|a| a.split_once('}')) {
+                Some(braced) => braced,
+                None => after.split_at(after.find(|c| !is_word(c)).unwrap_or(after.len())),
+            };
+            match name {
+                "ORIGIN" => out.push_str(origin),
+                // musl knows no other word, and drops the element.
+                "LIB" if self.libc != Libc::Musl => out.push_str(self.lib),
+                "PLATFORM" if self.libc != Libc::Musl => out.push_str(platform),
+                _ => return String::new(),
+            }
+            rest = behind;
         }
-        ImagePath::new(&out).to_string()
+        out.push_str(rest);
+        out
     }
+}
+
+/// Libraries of directories that ldconfig visits, by soname: `lib*.so*`, as ldconfig takes them.
+fn by_soname<'a>(
+    paths: &Paths<'a>,
+    conf_dirs: &[String],
+    default_dirs: &[String],
+) -> BTreeMap<&'a str, Vec<(Via, &'a FileFacts)>> {
+    let conf = conf_dirs.iter().map(|d| (Via::Conf, d));
+    let default = default_dirs.iter().map(|d| (Via::Default, d));
+    let mut seen = BTreeSet::new();
+    let mut out: BTreeMap<&str, Vec<(Via, &FileFacts)>> = BTreeMap::new();
+    for (via, dir) in conf.chain(default).map(|(via, d)| (via, paths.real(d))) {
+        if !seen.insert(dir.clone()) {
+            continue;
+        }
+        for file in paths.files_in(&dir) {
+            let name = file.place.path.file_name();
+            let soname = file.elf.as_ref().and_then(|e| e.soname.as_deref());
+            if let Some(soname) = soname.filter(|_| name.starts_with("lib") && name.contains(".so")) {
+                out.entry(soname).or_default().push((via, *file));
+            }
+        }
+    }
+    out
 }
 
 fn push_other<'a>(others: &mut Vec<&'a FileFacts>, found: &FileFacts, file: &'a FileFacts) {
@@ -449,14 +534,13 @@ impl<'a> Process<'a> {
 
     /// The object, who loaded it, who loaded that, and so on; the program comes last even where it loaded nothing.
     fn chain(&self, from: usize) -> impl Iterator<Item = &Object<'a>> {
-        let mut indices = Vec::new();
-        let mut at = Some(from);
-        while let Some(index) = at.filter(|i| !indices.contains(i)) {
-            indices.push(index);
-            at = self.objects.get(index).and_then(|o| o.loader);
+        let mut indices = vec![from];
+        // Who loads comes before what it loads, so numbers fall; a dlopen of something older ends the chain.
+        while let Some(next) = indices.last().and_then(|&i| self.objects.get(i)?.loader.filter(|l| *l < i)) {
+            indices.push(next);
         }
         let is_program = self.objects.first().is_some_and(|o| o.elf.interpreter.is_some());
-        if is_program && !indices.contains(&0) {
+        if is_program && indices.last() != Some(&0) {
             indices.push(0);
         }
         indices.into_iter().filter_map(|i| self.objects.get(i))
@@ -482,11 +566,13 @@ impl<'a> Process<'a> {
 }
 
 fn libc_of(facts: &ImageFacts) -> Libc {
+    let system = |f: &FileFacts| {
+        let dir = f.place.path.parent();
+        ["/lib", "/usr/lib"].iter().any(|d| dir.as_str().starts_with(d))
+    };
     let has = |prefixes: &[&str]| {
-        facts
-            .files
-            .iter()
-            .any(|f| f.elf.is_some() && prefixes.iter().any(|p| f.place.path.file_name().starts_with(p)))
+        let named = |f: &FileFacts| prefixes.iter().any(|p| f.place.path.file_name().starts_with(p));
+        facts.files.iter().any(|f| f.elf.is_some() && system(f) && named(f))
     };
     match () {
         () if has(&["libc.so.6", "libc-2.", "ld-linux", "ld-2."]) => Libc::Glibc,

@@ -60,14 +60,6 @@ impl<'a> Opened<'a> {
 }
 
 impl Group<'_> {
-    /// Whether a process of this group loads the file of another, with everything that it needs.
-    fn loads_whole(&self, path: &ImagePath, catalog: &Catalog) -> bool {
-        self.members
-            .iter()
-            .filter(|m| m.file.place.path != *path && m.works(catalog))
-            .any(|m| m.process.objects.iter().skip(m.process.inherited).any(|o| o.file.place.path == *path))
-    }
-
     /// Members whose failure is the failure of the whole: the main files, else all members.
     pub fn deciding(&self) -> impl Iterator<Item = &Opened<'_>> {
         let any_main = self.members.iter().any(|m| m.main);
@@ -113,12 +105,13 @@ pub(super) fn groups<'a>(
         group.members.push(Opened { file, elf, main, process, gaps, loaded_elsewhere: false });
     }
     let mut groups: Vec<Group<'a>> = out.into_values().collect();
-    let failing = groups.iter().flat_map(|g| &g.members).filter(|m| !m.works(catalog));
-    let failing: Vec<ImagePath> = failing.map(|m| m.file.place.path.clone()).collect();
-    let fine_elsewhere: Vec<ImagePath> =
-        failing.into_iter().filter(|path| groups.iter().any(|g| g.loads_whole(path, catalog))).collect();
+    let mut whole: BTreeSet<ImagePath> = BTreeSet::new();
+    for member in groups.iter().flat_map(|g| &g.members).filter(|m| m.works(catalog)) {
+        let own = member.process.objects.iter().skip(member.process.inherited).map(|o| &o.file.place.path);
+        whole.extend(own.filter(|p| **p != member.file.place.path).cloned());
+    }
     for member in groups.iter_mut().flat_map(|g| &mut g.members) {
-        member.loaded_elsewhere = fine_elsewhere.contains(&member.file.place.path);
+        member.loaded_elsewhere = whole.contains(&member.file.place.path) && !member.works(catalog);
     }
     groups
 }

@@ -122,7 +122,10 @@ pub fn build<'a>(facts: &'a ImageFacts, catalog: &Catalog) -> Inventory<'a> {
     let requirements = requirements::of(&runtimes, &code, catalog);
     let processes = Processes::of(facts, catalog);
     let compat = compat::find(facts, catalog);
-    let loading = loading::groups(facts, &processes, catalog);
+    let mut loading = loading::groups(facts, &processes, catalog);
+    if processes.loader.gave_up() {
+        loading.clear();
+    }
     let loaded = loading::loaded_paths(&loading);
     let mut components = components;
     for component in &mut components {

@@ -24,7 +24,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         let odd = elements.into_iter().find(|e| e.is_empty() || is_foreign(e) && !exists(e));
         lines.extend(odd.map(|e| match e {
             "" => at(member.file, "an empty element: the working directory is searched"),
-            dir => at(member.file, format!("{dir}, which is not in the image")),
+            dir => at(member.file, format!("{dir}, where the image has no library")),
         }));
     }
     if lines.is_empty() {
@@ -32,7 +32,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     }
     let files = if lines.len() == 1 { "1 file".to_owned() } else { format!("{} files", lines.len()) };
     let message = format!(
-        "search paths in {files} name directories that the image does not have, or the working directory"
+        "search paths in {files} name directories without libraries in the image, or the working directory"
     );
     vec![Finding::new(ID, Outcome::Holds, message, limited(lines, "files")).level(Level::Note)]
 }

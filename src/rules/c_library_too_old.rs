@@ -13,8 +13,10 @@ pub(super) const RULE: Rule = Rule {
     judge,
 };
 
-fn is_version(gap: &Gap<'_>) -> bool {
-    matches!(&gap.what, Missing::Version(v) if v.starts_with("GLIBC") || v.starts_with("CXXABI") || v.starts_with("GCC_"))
+/// Whether a gap is one of the C or C++ library; others are missing symbols of some library.
+pub(super) fn is_version(gap: &Gap<'_>) -> bool {
+    const FAMILIES: [&str; 4] = ["GLIBC_", "GLIBCXX_", "CXXABI_", "GCC_"];
+    matches!(&gap.what, Missing::Version(v) if FAMILIES.iter().any(|f| v.starts_with(f)))
 }
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {

@@ -121,8 +121,12 @@ pub(super) fn object_of<'p, 'a>(process: &'p Process<'a>, stem: &str) -> Option<
 
 /// A file of the image with the name of a library, wherever it stands.
 pub(super) fn anywhere<'c>(case: &Case<'c>, name: &str) -> Option<&'c FileFacts> {
+    let architecture = &case.inventory.facts.image.platform.architecture;
     let named = |f: &&FileFacts| {
-        f.elf.as_ref().is_some_and(|e| f.place.path.file_name() == name || e.soname.as_deref() == Some(name))
+        f.elf.as_ref().is_some_and(|e| {
+            let fits = e.bits == 64 && (architecture.is_empty() || e.machine == *architecture);
+            fits && (f.place.path.file_name() == name || e.soname.as_deref() == Some(name))
+        })
     };
     case.inventory.facts.files.iter().find(named)
 }

@@ -1,7 +1,7 @@
 //! A library that a program or package needs is nowhere on its search path.
 
 use super::linking::{and, anywhere, applications, at, best_member, is_toolkit_extra, pip_package, says};
-use super::reasoning::limited;
+use super::reasoning::{about_image, limited};
 use super::{Case, Rule};
 use crate::facts::FileFacts;
 use crate::inventory::gpu_code::GroupRole;
@@ -20,6 +20,12 @@ pub(super) const RULE: Rule = Rule {
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let mut out = Vec::new();
+    if case.inventory.processes.loader.gave_up() {
+        let message = "what loads what was not looked up: the files name more libraries and directories than are followed";
+        let evidence = about_image(case, "libraries may be missing or mixed".to_owned());
+        let finding = Finding::new(ID, Outcome::Unknown, message.to_owned(), evidence);
+        return vec![finding.headline("libraries were not looked up")];
+    }
     let plug_ins =
         |g: &Group| g.members.iter().all(|m| m.file.place.path.as_str().contains("-packages/nvidia/"));
     // CuPy imports its modules one by one as they are used, from 13 on.
@@ -59,22 +65,28 @@ fn held(case: &Case<'_>) -> Option<Finding> {
 fn broken(case: &Case<'_>, group: &Group<'_>) -> Option<Finding> {
     let member = best_member(case, group)?;
     let missing: Vec<(&FileFacts, &Load)> = member.missing(case.catalog).collect();
-    let (asks, first) = *missing.first()?;
-    let extra = is_toolkit_extra(&member.file.place.path);
-    let mut names: Vec<String> = missing.iter().map(|(_, l)| l.name.clone()).collect();
+    // What is nowhere decides, and what is there but not searched for only where nothing is nowhere.
+    let is_absent = |l: &Load| l.status == Status::Missing && anywhere(case, &l.name).is_none();
+    let absent = missing.iter().any(|(_, l)| is_absent(l));
+    let told: Vec<&(&FileFacts, &Load)> = missing.iter().filter(|(_, l)| !absent || is_absent(l)).collect();
+    let (asks, first) = **told.first()?;
+    let mut names: Vec<String> = told.iter().map(|(_, l)| l.name.clone()).collect();
     names.sort();
     names.dedup();
     let are = if names.len() == 1 { "is" } else { "are" };
-    let somewhere = anywhere(case, &first.name);
+    let somewhere = anywhere(case, &first.name).filter(|_| first.status == Status::Missing);
+    let extra = is_toolkit_extra(&member.file.place.path);
     let place = match (first.status, somewhere) {
         (Status::Incompatible, _) => "for another CPU only".to_owned(),
-        (_, Some(file)) => format!("in {}, where the loader does not search", file.place.path.parent()),
+        (_, Some(file)) if names.len() == 1 => {
+            format!("in {}, where the loader does not search", file.place.path.parent())
+        }
+        (_, Some(_)) => "in the image, but where the loader does not search".to_owned(),
         _ => "nowhere in the image".to_owned(),
     };
     let message = format!("{} cannot be loaded: {} {are} {place}", group.name, and(&names));
     // A start script may lead the loader to a library that is there; nothing leads it to one that is not.
-    let everywhere =
-        missing.iter().all(|(_, l)| l.status == Status::Missing && anywhere(case, &l.name).is_some());
+    let everywhere = missing.iter().all(|(_, l)| l.status == Status::Missing) && !absent;
     let outcome = if everywhere { Outcome::Unknown } else { Outcome::Breaks };
     let mut finding = Finding::new(ID, outcome, message, evidence(&missing))
         .headline(format!("{} is missing", first.name))
@@ -118,12 +130,15 @@ fn evidence(missing: &[(&FileFacts, &Load)]) -> Vec<Evidence> {
     let line = |(file, names, load): (&FileFacts, Vec<String>, &Load)| {
         let searched = match load.tried.as_slice() {
             [] => "no directory is searched".to_owned(),
-            dirs if dirs.len() <= 4 => format!("searched {}", dirs.join(", ")),
-            dirs => format!(
-                "searched {} and {} more directories",
-                dirs.get(..3).unwrap_or_default().join(", "),
-                dirs.len() - 3
-            ),
+            dirs if load.tried_count <= dirs.len() => format!("searched {}", dirs.join(", ")),
+            dirs => {
+                let shown = dirs.get(..3).unwrap_or(dirs);
+                format!(
+                    "searched {} and {} more directories",
+                    shown.join(", "),
+                    load.tried_count - shown.len()
+                )
+            }
         };
         at(file, format!("needs {}; {searched}", and(&names)))
     };

@@ -61,7 +61,7 @@ fn one(case: &Case<'_>, framework: &Framework) -> Option<Finding> {
     };
     let mut evidence =
         vec![at_place(&framework.place, format!("built for CUDA {cuda}, from {}", framework.how))];
-    let tried = opened.iter().find(|(n, _)| n == first).map(|(_, l)| l.tried.len()).unwrap_or_default();
+    let tried = opened.iter().find(|(n, _)| n == first).map(|(_, l)| l.tried_count).unwrap_or_default();
     evidence.extend(
         caller(case, framework).map(|f| at(f, format!("opens {first}; not found in {tried} directories"))),
     );

@@ -1,7 +1,7 @@
 //! A library asks another for a symbol that the copy it gets does not have.
 
 use super::linking::{applications, at, best_member, library_text, says};
-use super::{Case, Rule};
+use super::{Case, Rule, c_library_too_old};
 use crate::inventory::gaps::{Gap, Missing};
 use crate::inventory::loader::Via;
 use crate::inventory::loading::{Group, Opened};
@@ -16,7 +16,7 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn is_symbol(gap: &Gap<'_>) -> bool {
-    matches!(gap.what, Missing::Symbol { .. })
+    !c_library_too_old::is_version(gap)
 }
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
@@ -30,7 +30,8 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         }
         out.extend(if group.fails(case.catalog) { broken(case, group) } else { partly(group) });
     }
-    if let Some(member) = checked.filter(|_| out.is_empty()) {
+    let no_gaps = case.inventory.loading.iter().flat_map(|g| &g.members).all(|m| m.gaps.is_empty());
+    if let Some(member) = checked.filter(|_| out.is_empty() && no_gaps) {
         let message = "every symbol asked of CUDA and torch libraries is there".to_owned();
         let evidence = vec![at(member.file, "its imports were compared with the exports of what it loads")];
         out.push(Finding::new(ID, Outcome::Holds, message, evidence));
@@ -50,7 +51,8 @@ fn finding(case: &Case<'_>, group: &Group<'_>, member: &Opened<'_>, gap: &Gap<'_
         Missing::Symbol { name, version } => (name.as_str(), version.as_deref()),
         Missing::Version(version) => (version.as_str(), None),
     };
-    let message = match gap.provider.filter(|_| version.is_some()) {
+    let is_node = matches!(gap.what, Missing::Version(_));
+    let message = match gap.provider.filter(|_| version.is_some() || is_node) {
         Some(provider) => format!(
             "{} cannot be loaded: {asks} needs {name}, which {} does not have",
             group.name,
@@ -68,12 +70,18 @@ fn finding(case: &Case<'_>, group: &Group<'_>, member: &Opened<'_>, gap: &Gap<'_
     evidence.extend(
         gap.provider.map(|p| at(p, format!("is loaded, and exports none of that name{}", shadow(member, p)))),
     );
-    let finding = Finding::new(ID, Outcome::Breaks, message, evidence)
+    // A program may bind its symbols one by one as they are called; a library that is opened at run time binds all at once.
+    let lazy = member.elf.interpreter.is_some() && !is_node;
+    let (outcome, message) = match lazy {
+        true => (Outcome::Unknown, format!("{message}; whether it is called is not known")),
+        false => (Outcome::Breaks, message),
+    };
+    let finding = Finding::new(ID, outcome, message, evidence)
         .headline(format!("undefined symbol in {}", gap.object.place.path.file_name()))
         .component(group.name.clone())
         .error(says(gap.text()));
-    match (gap.provider, version) {
-        (Some(provider), Some(_)) => match better(member, provider, gap) {
+    match (gap.provider, version.is_some() || is_node) {
+        (Some(provider), true) => match better(member, provider, gap) {
             Some(other) => finding.remedy(format!(
                 "let {} be found first: take {} out of LD_LIBRARY_PATH",
                 other.place.path,

@@ -34,7 +34,7 @@ fn analyzer(path: &str) -> Option<Analyzer> {
         "rpmdb.sqlite" | "Packages" | "Packages.db" if parent == "rpm" => Some(rpm_packages),
         _ if parent == "conda-meta" && name.ends_with(".json") => Some(conda),
         "ld.so.cache" if dir == "/etc" => Some(loader_cache),
-        "ld.so.conf" if dir == "/etc" => Some(text),
+        "ld.so.conf" | "ld.so.preload" if dir == "/etc" => Some(text),
         _ if dir == "/etc/ld.so.conf.d" || dir == "/etc" && name.starts_with("ld-musl-") => Some(text),
         "os-release" if dir == "/etc" || dir == "/usr/lib" => Some(text),
         "version.json" | "version.txt" if is_cuda_root => Some(text),
