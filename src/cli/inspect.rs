@@ -26,15 +26,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<u8, Error> {
             as_of: output::as_of(None)?,
         };
         // The same document as the report's, without anything judged.
-        let empty = Report {
-            inventory: &inventory,
-            complete: loaded.facts.complete,
-            targets: Vec::new(),
-            findings: Vec::new(),
-            passed: Vec::new(),
-            lowest_driver: None,
-        };
-        let mut document = json::report(&empty, &context);
+        let mut document = json::report(&Report::unjudged(&inventory), &context);
         document.objects = Some(inspect::objects(&inventory, args.all_objects));
         outputs.write(Format::Json, output::pretty(&document).as_bytes())?;
     }

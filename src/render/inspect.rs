@@ -5,6 +5,7 @@ use crate::facts::json::{arch_name, glibc_needed, kind_name};
 use crate::facts::{DeviceCode, FileFacts, ImageFacts};
 use crate::inventory::loader::Load;
 use crate::inventory::{Component, Inventory, Linkage};
+use crate::report::Report;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -98,6 +99,8 @@ pub fn text(out: &mut dyn io::Write, inventory: &Inventory, style: Style) -> io:
         format!("   {}", facts.image.platform)
     };
     let _ = writeln!(text, "{}{}{digest}", style.bold(&safe(&facts.image.reference)), safe(&platform));
+    // The same table as the report's, without hosts.
+    text.push_str(&super::text::stack(&Report::unjudged(inventory), style));
     components(&mut text, inventory, style);
     code(&mut text, facts, style);
     settings(&mut text, facts, style);
@@ -115,7 +118,7 @@ fn components(text: &mut String, inventory: &Inventory, style: Style) {
         text.push_str("\nno part of the CUDA stack was found\n");
         return;
     }
-    let _ = writeln!(text, "\n{}", style.bold("CUDA stack"));
+    let _ = writeln!(text, "\n{}", style.bold("files and packages"));
     let width = inventory.components.iter().map(|c| c.display.chars().count()).max().unwrap_or(0);
     for component in &inventory.components {
         let version = component.version.as_deref().unwrap_or("?");

@@ -272,7 +272,8 @@ struct Row {
     host: String,
 }
 
-fn stack(report: &Report, style: Style) -> String {
+/// The stack side by side: what is in the image, what it asks for, what the hosts have.
+pub(super) fn stack(report: &Report, style: Style) -> String {
     let rows = rows(report);
     if rows.is_empty() {
         return String::new();

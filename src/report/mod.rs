@@ -236,7 +236,19 @@ pub struct Report<'a> {
     pub lowest_driver: Option<String>,
 }
 
-impl Report<'_> {
+impl<'a> Report<'a> {
+    /// What is in an image, judged against nothing.
+    pub fn unjudged(inventory: &'a crate::inventory::Inventory<'a>) -> Report<'a> {
+        Report {
+            inventory,
+            complete: inventory.facts.complete,
+            targets: Vec::new(),
+            findings: Vec::new(),
+            passed: Vec::new(),
+            lowest_driver: None,
+        }
+    }
+
     /// The worst level among the findings.
     pub fn worst(&self) -> Option<Level> {
         self.findings.iter().map(|f| f.finding.level).max()
