@@ -33,6 +33,8 @@ fn the_exit_status_is_that_of_the_contract() {
     assert_eq!(status(&[DEMO, "--host-driver", "535", "--gpu", "t4"]), 1);
     assert_eq!(status(&[DEMO, "--host-driver", "535", "--gpu", "t4", "--fail-on", "never"]), 0);
     assert_eq!(status(&[DEMO, "--gpu", "rtx6000"]), 2);
+    // The libraries that a single file needs come from elsewhere: that they are not in it is no finding.
+    assert_eq!(status(&["file:fixtures/code/libdemo_cu13.so", "--host-driver", "580", "--gpu", "b200"]), 0);
     assert_eq!(status(&["./absent", "--gpu", "h100"]), 2);
     assert_eq!(status(&[]), 2);
     assert_eq!(status(&["oci:fixtures/images/demo:no-such-tag"]), 3);

@@ -329,6 +329,13 @@ pub struct ImageFacts {
     pub counts: Counts,
 }
 
+impl ImageFacts {
+    /// Whether this is one file or wheel, whose libraries come from elsewhere.
+    pub fn is_single_file(&self) -> bool {
+        self.image.digest.is_none() && self.image.reference.starts_with("file:")
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileFacts {
     pub place: Place,

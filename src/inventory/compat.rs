@@ -24,9 +24,11 @@ pub struct CompatLibrary {
     pub on_library_path: Option<String>,
 }
 
-/// `/usr/local/cuda-X.Y/compat`, `/usr/local/cuda/compat[-orin]`, `…/hpc_sdk/…/cuda/X.Y/compat`.
+/// `/usr/local/cuda-X.Y/compat`, `/usr/local/cuda/compat[-orin]`, `…/hpc_sdk/…/cuda/X.Y/compat`, and `compat/lib.real`,
+/// from where the entry point of NVIDIA's framework images links it in.
 pub fn is_compat_path(path: &ImagePath) -> bool {
     let dir = path.parent();
+    let dir = if dir.file_name() == "lib.real" { dir.parent() } else { dir };
     matches!(dir.file_name(), "compat" | "compat-orin") && dir.as_str().contains("cuda")
 }
 

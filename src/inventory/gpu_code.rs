@@ -243,7 +243,7 @@ pub(super) fn key(file: &FileFacts, catalog: &Catalog) -> (String, GroupRole) {
         return (package.to_owned(), GroupRole::Application);
     }
     (
-        format!("{}/{}", file.place.path.parent(), variant_stem(file.place.path.file_name())),
+        file.place.path.parent().join(&variant_stem(file.place.path.file_name())).to_string(),
         GroupRole::Application,
     )
 }

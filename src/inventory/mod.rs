@@ -32,7 +32,7 @@ pub struct Inventory<'a> {
     pub compat: Vec<CompatLibrary>,
     pub requirements: requirements::Requirements,
     pub processes: Processes<'a>,
-    /// What loading every part of the stack meets.
+    /// What loading every part of the stack meets; empty where that cannot be said, as of a single file.
     pub loading: Vec<loading::Group<'a>>,
 }
 
@@ -123,7 +123,7 @@ pub fn build<'a>(facts: &'a ImageFacts, catalog: &Catalog) -> Inventory<'a> {
     let processes = Processes::of(facts, catalog);
     let compat = compat::find(facts, catalog);
     let mut loading = loading::groups(facts, &processes, catalog);
-    if processes.loader.gave_up() {
+    if processes.loader.gave_up() || facts.is_single_file() {
         loading.clear();
     }
     let loaded = loading::loaded_paths(&loading);

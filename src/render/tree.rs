@@ -32,7 +32,11 @@ pub fn of_all(inventory: &Inventory, style: Style) -> String {
             tree.root(&mut out, member.file);
         }
     }
-    if inventory.loading.is_empty() {
+    if inventory.facts.is_single_file() {
+        out.push_str(
+            "  a single file: its libraries come from elsewhere (--tree PATH shows what it asks for)\n",
+        );
+    } else if inventory.loading.is_empty() {
         out.push_str("  nothing in the image takes part in the CUDA stack\n");
     }
     out

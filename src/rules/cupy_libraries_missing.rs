@@ -14,6 +14,9 @@ pub(super) const RULE: Rule = Rule {
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let mut out = Vec::new();
+    if case.inventory.facts.is_single_file() {
+        return out;
+    }
     for cupy in case.inventory.family("cupy") {
         // cupy-cuda12x: the wheel's name says the CUDA major.
         let Some(major) = cupy.name.strip_prefix("cupy-cuda").and_then(|n| n.strip_suffix('x')) else {
