@@ -48,7 +48,7 @@ pub const NAMES_PER_FILE_MAX: usize = 4096;
 pub const IMPORTS_PER_FILE_MAX: usize = 4096;
 /// Numbers that may be versions, kept of one ELF file until its symbol table has come.
 pub const VERSION_NUMBERS_MAX: usize = 500_000;
-/// Paths that are looked at to find what loads what, in all processes of an image together (below half a million in vLLM).
+/// Paths that are looked at to find what loads what, in all processes of an image together and names that are asked for (below half a million in vLLM).
 pub const LIBRARY_LOOKUPS_MAX: u64 = 2_000_000;
 /// Version texts of one kind that are kept of one ELF file.
 pub const VERSION_TEXTS_MAX: usize = 8;

@@ -262,7 +262,7 @@ impl<'a> Loader<'a> {
     /// Loads what the objects from `from` on need, breadth first.
     fn settle(&self, process: &mut Process<'a>, from: usize) {
         let mut at = from;
-        while let Some(object) = process.objects.get(at) {
+        while let Some(object) = process.objects.get(at).filter(|_| !self.gave_up()) {
             let needed = &object.elf.needed;
             let loads = needed.iter().map(|name| self.load(process, at, name)).collect();
             if let Some(object) = process.objects.get_mut(at) {
@@ -319,6 +319,9 @@ impl<'a> Loader<'a> {
             tried: Vec::new(),
             tried_count: 0,
         };
+        if !self.spend(1) {
+            return load;
+        }
         if let Some(&known) = process.by_name.get(name) {
             let Some(object) = process.objects.get(known) else { return load };
             load.object = Some(known);

@@ -95,6 +95,9 @@ pub(super) fn groups<'a>(
 ) -> Vec<Group<'a>> {
     let mut out: BTreeMap<String, Group<'a>> = BTreeMap::new();
     for file in with_users(facts, catalog) {
+        if processes.loader.gave_up() {
+            return Vec::new();
+        }
         let Some(elf) = &file.elf else { continue };
         let Some(process) = processes.open(file) else { continue };
         let (name, role) = gpu_code::key(file, catalog);
