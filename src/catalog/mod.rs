@@ -211,6 +211,11 @@ impl Catalog {
         self.errors.iter().find(|e| e.code == code)
     }
 
+    /// Whether a file does the work of a framework's package.
+    pub fn is_main_file(&self, file_name: &str) -> bool {
+        self.frameworks.iter().any(|f| f.main.iter().any(|m| m == file_name))
+    }
+
     /// The component that a file name or soname belongs to.
     pub fn component_of(&self, file_name: &str) -> Option<&ComponentRow> {
         let stem = library_stem(file_name)?;

@@ -156,10 +156,20 @@ pub struct ElfFacts {
 }
 
 impl ElfFacts {
+    /// Whether it asks for a library of torch.
+    pub fn needs_torch(&self) -> bool {
+        self.needed.iter().any(|n| is_torch_library(n))
+    }
+
     /// Whether the file exports `symbol`; `None` where its exports were not kept.
     pub fn exports_symbol(&self, symbol: &str) -> Option<bool> {
         Some(self.exports.as_ref()?.binary_search(&gnu_hash(symbol.as_bytes())).is_ok())
     }
+}
+
+/// A library of torch itself, by its name.
+pub fn is_torch_library(name: &str) -> bool {
+    name.starts_with("libtorch") || name.starts_with("libc10")
 }
 
 /// The hash of a symbol name that `.gnu.hash` sections use.

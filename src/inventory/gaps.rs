@@ -105,7 +105,7 @@ fn torch_symbols<'a>(process: &Process<'a>, object: &Object<'a>) -> Option<Gap<'
     // A library of the package's own may define more in those namespaces; its exports were not kept.
     let helper = |o: &&Object| {
         let apart = o.file.place.path != object.file.place.path && o.elf.exports.is_none();
-        apart && o.elf.needed.iter().any(|n| n.starts_with("libtorch") || n.starts_with("libc10"))
+        apart && o.elf.needs_torch()
     };
     let own = process.objects.iter().skip(process.inherited);
     let mut beside = own.filter(|o| o.file.place.path.as_str().contains("-packages/"));

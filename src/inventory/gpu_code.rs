@@ -200,8 +200,7 @@ pub(super) fn group(facts: &ImageFacts, catalog: &Catalog) -> Vec<CodeGroup> {
             continue;
         }
         let (name, role) = key(file, catalog);
-        let file_name = file.place.path.file_name();
-        let main = catalog.frameworks.iter().any(|f| f.main.iter().any(|m| m == file_name));
+        let main = catalog.is_main_file(file.place.path.file_name());
         let asked_for = is_asked_for(file, facts);
         let entry = CodeFile { place: file.place.clone(), shapes, main, asked_for };
         groups

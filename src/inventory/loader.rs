@@ -82,6 +82,13 @@ pub struct Load<'a> {
     pub tried_count: usize,
 }
 
+impl Load<'_> {
+    /// Whether it came to nothing.
+    pub fn is_lost(&self) -> bool {
+        matches!(self.status, Status::Missing | Status::Incompatible)
+    }
+}
+
 /// An object in a process.
 #[derive(Clone, Debug)]
 pub struct Object<'a> {
@@ -564,7 +571,7 @@ impl<'a> Process<'a> {
     /// Names that were asked for and not found, with who asked, in the order of loading.
     pub fn missing(&self) -> impl Iterator<Item = (&Object<'a>, &Load<'a>)> {
         let all = self.objects.iter().skip(self.inherited).flat_map(|o| o.loads.iter().map(move |l| (o, l)));
-        all.filter(|(_, l)| matches!(l.status, Status::Missing | Status::Incompatible))
+        all.filter(|(_, l)| l.is_lost())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::gaps::{self, Gap};
 use super::gpu_code::{self, GroupRole};
-use super::loader::{Load, Process, Status};
+use super::loader::{Load, Process};
 use super::processes::Processes;
 use crate::catalog::Catalog;
 use crate::facts::{ElfFacts, FileFacts, ImageFacts};
@@ -59,9 +59,9 @@ impl<'a> Opened<'a> {
     }
 }
 
-impl Group<'_> {
+impl<'a> Group<'a> {
     /// Members whose failure is the failure of the whole: the main files, else all members.
-    pub fn deciding(&self) -> impl Iterator<Item = &Opened<'_>> {
+    pub fn deciding(&self) -> impl Iterator<Item = &Opened<'a>> {
         let any_main = self.members.iter().any(|m| m.main);
         self.members.iter().filter(move |m| m.main || !any_main)
     }
@@ -101,8 +101,7 @@ pub(super) fn groups<'a>(
         let Some(elf) = &file.elf else { continue };
         let Some(process) = processes.open(file) else { continue };
         let (name, role) = gpu_code::key(file, catalog);
-        let file_name = file.place.path.file_name();
-        let main = catalog.frameworks.iter().any(|f| f.main.iter().any(|m| m == file_name));
+        let main = catalog.is_main_file(file.place.path.file_name());
         let gaps = gaps::find(&process);
         let group = out.entry(name.clone()).or_insert_with(|| Group { name, role, members: Vec::new() });
         group.members.push(Opened { file, elf, main, process, gaps, loaded_elsewhere: false });
@@ -147,9 +146,4 @@ pub(super) fn loaded_paths(groups: &[Group<'_>]) -> BTreeSet<ImagePath> {
     let applications = groups.iter().filter(|g| g.role == GroupRole::Application).flat_map(|g| &g.members);
     let objects = applications.flat_map(|m| &m.process.objects);
     objects.map(|o| o.file.place.path.clone()).collect()
-}
-
-/// Whether a load came to nothing.
-pub fn is_lost(load: &Load) -> bool {
-    matches!(load.status, Status::Missing | Status::Incompatible)
 }

@@ -4,7 +4,7 @@
 use super::gaps;
 use super::loader::{Loader, Process};
 use crate::catalog::{Catalog, PreloadRow, PreloadWhen, library_stem};
-use crate::facts::{FileFacts, ImageFacts, Package, PackageOrigin};
+use crate::facts::{ElfFacts, FileFacts, ImageFacts, Package, PackageOrigin};
 use crate::version::Version;
 use std::collections::BTreeMap;
 
@@ -13,11 +13,8 @@ pub struct Processes<'a> {
     pub loader: Loader<'a>,
     facts: &'a ImageFacts,
     preloads: Vec<PreloadRow>,
-    /// Stems of the libraries of the stack.
-    stems: Vec<String>,
     /// Site directory -> the interpreter that reads it.
     pythons: BTreeMap<&'a str, Option<&'a FileFacts>>,
-    /// Site directory of torch, and the process after `import torch`.
     torch: Option<Torch<'a>>,
 }
 
@@ -49,10 +46,9 @@ impl<'a> Processes<'a> {
                 pythons.entry(site).or_insert_with(|| python_of(site, facts, &loader));
             }
         }
-        let stems = catalog.components.iter().flat_map(|c| c.stems.clone()).collect();
         let mut processes =
-            Processes { loader, facts, preloads: catalog.preloads.clone(), stems, pythons, torch: None };
-        processes.torch = processes.import_torch();
+            Processes { loader, facts, preloads: catalog.preloads.clone(), pythons, torch: None };
+        processes.torch = processes.import_torch(catalog);
         processes
     }
 
@@ -75,10 +71,6 @@ impl<'a> Processes<'a> {
         let caller = process.objects.first().filter(|o| o.elf.interpreter.is_some()).map(|_| 0);
         self.loader.open(&mut process, file, caller)?;
         Some(process)
-    }
-
-    fn is_library(&self, name: &str) -> bool {
-        self.stems.iter().any(|stem| library_stem(name).as_deref() == Some(stem))
     }
 
     /// What has been loaded before a file of a Python package is opened. A library of the CUDA stack or of the system
@@ -110,7 +102,7 @@ impl<'a> Processes<'a> {
         self.torch.as_ref().map(|t| &t.whole)
     }
 
-    fn import_torch(&self) -> Option<Torch<'a>> {
+    fn import_torch(&self, catalog: &Catalog) -> Option<Torch<'a>> {
         let is_main = |f: &&FileFacts| in_site(f.place.path.as_str()) == Some("torch/lib/libtorch_python.so");
         let main = self.facts.files.iter().find(is_main)?;
         let site = site_directory(main.place.path.as_str())?;
@@ -120,7 +112,7 @@ impl<'a> Processes<'a> {
             let before = process.clone();
             self.loader.open(&mut process, global, None);
             // Only an error that names a CUDA library makes torch try again.
-            let names_cuda = process.missing().any(|(_, load)| self.is_library(&load.name));
+            let names_cuda = process.missing().any(|(_, load)| catalog.component_of(&load.name).is_some());
             let failed = names_cuda || !gaps::find(&process).is_empty();
             let fallback = self.preloads(PreloadWhen::LoadError, "torch/", site);
             if failed && !fallback.is_empty() {
@@ -139,69 +131,57 @@ impl<'a> Processes<'a> {
 
     /// Whether a file's package imports torch first: it needs torch's libraries, or its distribution requires torch.
     fn uses_torch(&self, site: &str, file: &FileFacts) -> bool {
-        let elf = file.elf.as_ref();
-        let needs = elf
-            .is_some_and(|e| e.needed.iter().any(|n| n.starts_with("libtorch") || n.starts_with("libc10")));
+        let needs = file.elf.as_ref().is_some_and(ElfFacts::needs_torch);
         // bitsandbytes imports torch first, though its metadata named it only from 0.43 on.
         let imports = in_site(file.place.path.as_str()).is_some_and(|rest| rest.starts_with("bitsandbytes/"));
         needs || imports || self.distribution(site, file).is_some_and(requires_torch)
     }
 
     /// The distribution that a file's top-level module is named after.
-    pub fn distribution(&self, site: &str, file: &FileFacts) -> Option<&'a Package> {
+    fn distribution(&self, site: &str, file: &FileFacts) -> Option<&'a Package> {
         let module = file.place.path.as_str().get(site.len()..)?.split(['/', '.']).next()?;
         let name = module.to_ascii_lowercase().replace('_', "-");
-        let here = |p: &&Package| {
+        self.installed(&name, site)
+    }
+
+    /// An installed distribution by its normalised name.
+    fn installed(&self, name: &str, site: &str) -> Option<&'a Package> {
+        let is_it = |p: &&Package| {
             p.fact.origin == PackageOrigin::Pip
-                && p.place.path.as_str().starts_with(site)
                 && p.fact.name == name
+                && p.place.path.as_str().starts_with(site)
         };
-        self.facts.packages.iter().find(here)
+        self.facts.packages.iter().find(is_it)
     }
 
     /// Preload lists of the package that a file belongs to, for the version that is installed.
     fn preloads(&self, when: PreloadWhen, rest: &str, site: &str) -> Vec<&PreloadRow> {
+        let version =
+            |row: &PreloadRow| Version::leading(&self.installed(&row.distribution, site)?.fact.version);
         let fits = |row: &&PreloadRow| {
             row.when == when
                 && row.modules.iter().any(|m| rest.starts_with(m.as_str()))
-                && self.version_of(&row.distribution, site).is_some_and(|v| row.from <= v && v < row.below)
+                && version(row).is_some_and(|v| row.from <= v && v < row.below)
         };
         self.preloads.iter().filter(fits).collect()
-    }
-
-    /// The version of an installed distribution.
-    pub fn version_of(&self, distribution: &str, site: &str) -> Option<Version> {
-        let is_it = |p: &&Package| {
-            p.fact.origin == PackageOrigin::Pip
-                && p.fact.name == distribution
-                && p.place.path.as_str().starts_with(site)
-        };
-        self.facts.packages.iter().find(is_it).and_then(|p| Version::leading(&p.fact.version))
     }
 
     /// Opens the libraries of preload lists by their absolute paths below the site directory, in their order.
     fn preload(&self, process: &mut Process<'a>, rows: &[&PreloadRow], site: &str) {
         for stem in rows.iter().flat_map(|r| &r.libraries) {
-            if let Some(file) = self.in_nvidia_directories(site, stem, None) {
+            if let Some(file) = self.in_nvidia_directories(site, stem) {
                 self.loader.open(process, file, None);
             }
         }
     }
 
-    /// A library in the directories of NVIDIA's wheels: `nvidia/*/lib`, and `*/lib` for cuSPARSELt and cuTENSOR. With a
-    /// CUDA major, `nvidia/cuNN/lib` of others is left out.
-    pub fn in_nvidia_directories(&self, site: &str, stem: &str, major: Option<u64>) -> Option<&'a FileFacts> {
+    /// A library in the directories of NVIDIA's wheels: `nvidia/*/lib`, and `*/lib` for cuSPARSELt and cuTENSOR.
+    pub fn in_nvidia_directories(&self, site: &str, stem: &str) -> Option<&'a FileFacts> {
         let fits = |f: &&FileFacts| {
             let Some(rest) = f.place.path.as_str().strip_prefix(site) else { return false };
             let parts: Vec<&str> = rest.split('/').collect();
-            let in_place = match parts.as_slice() {
-                ["nvidia", dir, "lib", _] => {
-                    let other = dir.strip_prefix("cu").and_then(|m| m.parse::<u64>().ok());
-                    other.is_none() || major.is_none() || other == major
-                }
-                ["cusparselt" | "cutensor", "lib", _] => true,
-                _ => false,
-            };
+            let in_place =
+                matches!(parts.as_slice(), ["nvidia", _, "lib", _] | ["cusparselt" | "cutensor", "lib", _]);
             in_place && f.elf.is_some() && library_stem(f.place.path.file_name()).as_deref() == Some(stem)
         };
         self.facts.files.iter().find(fits)

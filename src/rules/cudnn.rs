@@ -5,7 +5,6 @@ use super::Case;
 use super::linking::{applications, object_of};
 use crate::facts::FileFacts;
 use crate::inventory::loader::{Load, Process};
-use crate::inventory::loading::is_lost;
 use crate::version::Version;
 
 /// One cuDNN as a process opens it.
@@ -65,7 +64,7 @@ pub(super) fn sets<'c>(case: &Case<'c>) -> Vec<Set<'c>> {
                     let mut load = None;
                     for spelling in spelled {
                         let next = case.inventory.processes.loader.open_name(&mut process, index, &spelling);
-                        let found = !is_lost(&next);
+                        let found = !next.is_lost();
                         load = Some(next);
                         if found {
                             break;

@@ -4,7 +4,6 @@ use super::cudnn::sets;
 use super::linking::{and, at, pip_package, says};
 use super::{Case, Rule};
 use crate::facts::{Package, PackageOrigin};
-use crate::inventory::loading::is_lost;
 use crate::report::{Finding, Outcome, RuleId};
 use crate::version::Version;
 
@@ -20,7 +19,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         let lost: Vec<String> = set
             .parts
             .iter()
-            .filter(|(_, l)| is_lost(l))
+            .filter(|(_, l)| l.is_lost())
             .map(|(name, _)| format!("{name}.so.{major}"))
             .collect();
         let Some(first) = lost.first() else {

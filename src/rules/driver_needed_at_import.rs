@@ -1,6 +1,6 @@
 //! Extension modules that name libcuda among their needs cannot be imported without a driver.
 
-use super::linking::{applications, at, says};
+use super::linking::{applications, at, cannot_open};
 use super::reasoning::limited;
 use super::{Case, Rule};
 use crate::inventory::loader::Status;
@@ -36,7 +36,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     vec![
         Finding::new(ID, Outcome::Holds, message, limited(lines, "files"))
             .level(Level::Note)
-            .error(says("libcuda.so.1: cannot open shared object file: No such file or directory"))
+            .error(cannot_open("libcuda.so.1"))
             .remedy("run it with the NVIDIA container runtime (docker run --gpus all)"),
     ]
 }

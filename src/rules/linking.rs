@@ -14,6 +14,11 @@ pub(super) fn says(text: impl Into<String>) -> Option<RuntimeError> {
     Some(RuntimeError { code: None, name: None, text: text.into() })
 }
 
+/// What glibc's loader says of a library that it does not find.
+pub(super) fn cannot_open(name: &str) -> Option<RuntimeError> {
+    says(format!("{name}: cannot open shared object file: No such file or directory"))
+}
+
 /// Groups of applications: packages, extensions, programs. Where torch itself cannot be loaded, those that import it first
 /// are left out: its failure is theirs.
 pub(super) fn applications<'c>(case: &Case<'c>) -> impl Iterator<Item = &'c Group<'c>> {
@@ -133,9 +138,7 @@ pub(super) fn anywhere<'c>(case: &Case<'c>, name: &str) -> Option<&'c FileFacts>
 
 /// The member that got furthest: with the fewest libraries missing.
 pub(super) fn best_member<'g, 'a>(case: &Case<'_>, group: &'g Group<'a>) -> Option<&'g Opened<'a>> {
-    let any_main = group.members.iter().any(|m| m.main);
-    let deciding = group.members.iter().filter(|m| m.main || !any_main);
-    deciding.min_by_key(|m| (m.missing(case.catalog).count(), m.gaps.len()))
+    group.deciding().min_by_key(|m| (m.missing(case.catalog).count(), m.gaps.len()))
 }
 
 /// `a`, `a and b`, `a, b and c`.

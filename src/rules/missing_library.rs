@@ -1,6 +1,8 @@
 //! A library that a program or package needs is nowhere on its search path.
 
-use super::linking::{and, anywhere, applications, at, best_member, is_toolkit_extra, pip_package, says};
+use super::linking::{
+    and, anywhere, applications, at, best_member, cannot_open, is_toolkit_extra, pip_package,
+};
 use super::reasoning::{about_image, limited};
 use super::{Case, Rule};
 use crate::facts::FileFacts;
@@ -91,7 +93,7 @@ fn broken(case: &Case<'_>, group: &Group<'_>) -> Option<Finding> {
     let mut finding = Finding::new(ID, outcome, message, evidence(&missing))
         .headline(format!("{} is missing", first.name))
         .component(group.name.clone())
-        .error(says(format!("{}: cannot open shared object file: No such file or directory", first.name)));
+        .error(cannot_open(&first.name));
     if asks.place.path != member.file.place.path {
         finding.evidence.insert(0, at(member.file, format!("is loaded by {}", group.name)));
     }
@@ -191,7 +193,7 @@ fn library_alone(case: &Case<'_>, group: &Group<'_>) -> Option<Finding> {
         Finding::new(ID, Outcome::Degrades, message, evidence(&missing))
             .headline(format!("{} is missing", first.name))
             .component(group.name.clone())
-            .error(says(format!("{}: cannot open shared object file: No such file or directory", first.name)))
+            .error(cannot_open(&first.name))
             .remedy(match pip_package(case, &first.name, Some(lame.file)) {
                 Some(package) => format!("pip install {package}"),
                 None => format!("install the package that has {}", first.name),

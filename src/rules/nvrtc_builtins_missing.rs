@@ -3,7 +3,6 @@
 use super::linking::{applications, at, object_of, says};
 use super::{Case, Rule};
 use crate::facts::FileFacts;
-use crate::inventory::loading::is_lost;
 use crate::report::{Finding, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL307", name: "nvrtc-builtins-missing" };
@@ -34,7 +33,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             let load = case.inventory.processes.loader.open_name(&mut process, index, &name);
             let beside = nvrtc.file.place.path.parent().join(&name);
             let is_beside = case.inventory.processes.loader.paths.file(beside.as_str()).is_some();
-            if !is_lost(&load) || is_beside {
+            if !load.is_lost() || is_beside {
                 let message = format!("NVRTC {release} finds {name}");
                 out.push(Finding::new(
                     ID,

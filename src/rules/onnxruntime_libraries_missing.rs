@@ -94,7 +94,7 @@ fn brought(case: &Case<'_>, member: &Opened<'_>, lost: &[String]) -> Option<Stri
     let site = site_directory(member.file.place.path.as_str())?;
     let stem = |name: &str| name.split(".so").next().unwrap_or(name).to_owned();
     let in_wheels = |name: &String| {
-        let file = case.inventory.processes.in_nvidia_directories(site, &stem(name), None);
+        let file = case.inventory.processes.in_nvidia_directories(site, &stem(name));
         file.and_then(|f| f.elf.as_ref()?.soname.as_ref()).is_some_and(|s| s == name)
     };
     let in_torch = |name: &String| case.inventory.processes.torch().is_some_and(|p| p.object(name).is_some());

@@ -2,7 +2,7 @@
 
 use super::linking::at_place;
 use super::reasoning::limited;
-use super::requirements::{Requirement, normal};
+use super::requirements::Requirement;
 use super::{Case, Rule};
 use crate::facts::{Package, PackageOrigin};
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
@@ -30,7 +30,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
                 continue;
             }
             let same_site = |p: &&&Package| {
-                p.fact.name == normal(&requirement.name)
+                p.fact.name == requirement.name
                     && p.place.path.parent().parent() == package.place.path.parent().parent()
             };
             let Some(installed) = packages.iter().find(same_site) else { continue };

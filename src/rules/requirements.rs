@@ -16,7 +16,7 @@ pub(super) struct Requirement {
 }
 
 /// PEP 503, for names that have no runs of separators.
-pub(super) fn normal(name: &str) -> String {
+fn normal(name: &str) -> String {
     name.to_ascii_lowercase().replace(['_', '.'], "-")
 }
 

@@ -5,7 +5,6 @@ use super::{Case, Rule, breaks_if};
 use crate::catalog::DlopenRow;
 use crate::inventory::frameworks::Framework;
 use crate::inventory::loader::Load;
-use crate::inventory::loading::is_lost;
 use crate::report::{Finding, How, Outcome, RuleId};
 use crate::version::Version;
 
@@ -54,7 +53,7 @@ fn caller<'c>(case: &Case<'c>, framework: &Framework) -> Option<&'c crate::facts
 fn one(case: &Case<'_>, framework: &Framework) -> Option<Finding> {
     let row = row(case, framework)?;
     let opened = opens(case, framework)?;
-    let lost: Vec<String> = opened.iter().filter(|(_, l)| is_lost(l)).map(|(n, _)| n.clone()).collect();
+    let lost: Vec<String> = opened.iter().filter(|(_, l)| l.is_lost()).map(|(n, _)| n.clone()).collect();
     let cuda = framework.cuda.as_ref().map(ToString::to_string).unwrap_or_default();
     let what = format!("tensorflow {} for CUDA {cuda}", framework.version_text);
     let Some(first) = lost.first() else {

@@ -4,7 +4,7 @@
 use super::code::is_cuda_library;
 use super::elf::Layout;
 use super::fatbin::u32_at;
-use crate::facts::{ElfFacts, gnu_hash};
+use crate::facts::{ElfFacts, gnu_hash, is_torch_library};
 use crate::limits;
 use goblin::container::{Container, Ctx};
 use goblin::elf::sym::{STB_WEAK, STT_FUNC, STT_OBJECT};
@@ -160,7 +160,7 @@ pub(crate) fn read(table: &Table, layout: &Layout, numbers: &Numbers, facts: &mu
     let Ok(symbols) = Symtab::parse(table.symbols, 0, table.symbols.len() / size, table.ctx) else { return };
     let is_torch = facts.soname.as_deref().is_some_and(is_torch_library);
     let is_stack = facts.soname.as_deref().is_some_and(is_cuda_library);
-    let uses_torch = !is_torch && facts.needed.iter().any(|n| is_torch_library(n));
+    let uses_torch = !is_torch && facts.needs_torch();
     let mut exports = Vec::new();
     let mut imports = 0usize;
     for (index, symbol) in symbols.iter().enumerate() {
@@ -211,10 +211,6 @@ fn import(name: &[u8], version: Option<&(String, String)>, uses_torch: bool, fac
     };
     facts.imports.entry(library).or_default().push(entry);
     true
-}
-
-fn is_torch_library(name: &str) -> bool {
-    name.starts_with("libtorch") || name.starts_with("libc10")
 }
 
 /// Itanium-mangled names of the namespaces c10, at and torch.
