@@ -9,7 +9,7 @@ use cudalint::facts::links::Paths;
 use cudalint::inventory::loader::Via;
 use cudalint::inventory::{self, Inventory};
 use cudalint::report::{Level, Report};
-use cudalint::target::{Driver, Target, gpu};
+use cudalint::target::{Driver, Host, Target, gpu};
 use cudalint::version::Version;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -101,6 +101,7 @@ fn judged<'a>(inventory: &'a Inventory<'a>, driver: &str, name: &str, catalog: &
         name: "host".to_owned(),
         driver: Some(Driver::parse(driver, catalog).unwrap()),
         gpus: vec![gpu::resolve(name, catalog).unwrap()],
+        host: Host::default(),
     };
     cudalint::check(inventory, &[target], catalog, "example")
 }

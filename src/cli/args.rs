@@ -184,6 +184,21 @@ pub(super) struct TargetArgs {
     /// GPU: a product (h100), architecture (sm_90, hopper), compute capability (9.0) or instance type; repeatable
     #[arg(long, value_name = "NAME", value_delimiter = ',', env = "CUDALINT_GPU")]
     pub(super) gpu: Vec<String>,
+    /// Version of the NVIDIA container toolkit on the hosts
+    #[arg(long, value_name = "VERSION", env = "CUDALINT_CONTAINER_TOOLKIT")]
+    pub(super) container_toolkit: Option<String>,
+    /// How the container runtime works: legacy, cdi or csv; default: what the toolkit version implies
+    #[arg(long, value_name = "MODE", env = "CUDALINT_RUNTIME_MODE")]
+    pub(super) runtime_mode: Option<String>,
+    /// Brand of the GPU as `nvidia-smi -q` prints it; default: that of the product
+    #[arg(long, value_name = "NAME", env = "CUDALINT_BRAND")]
+    pub(super) brand: Option<String>,
+    /// Profiles of hosts in a TOML file
+    #[arg(long, value_name = "FILE", env = "CUDALINT_TARGETS", conflicts_with_all = ["host_driver", "host_cuda", "gpu", "container_toolkit", "runtime_mode", "brand"])]
+    pub(super) targets: Option<PathBuf>,
+    /// Only this profile of --targets; repeatable
+    #[arg(long, value_name = "NAME", value_delimiter = ',', env = "CUDALINT_TARGET", requires = "targets")]
+    pub(super) target: Vec<String>,
     /// Directory whose TOML files are laid over the built-in catalog
     #[arg(long, value_name = "DIR", env = "CUDALINT_CATALOG")]
     pub(super) catalog: Option<PathBuf>,

@@ -10,7 +10,8 @@ use crate::render::json::{ReportJson, ReportsJson, SCHEMA_VERSION};
 use crate::render::style::Style;
 use crate::render::{Context, json, text};
 use crate::report::{Level, Report, Verdict};
-use crate::target::{self, Driver, Target, TargetError};
+use crate::target::{self, Driver, Host, Target, TargetError, profile};
+use std::path::Path;
 
 pub(super) fn run(args: &CheckArgs) -> Result<u8, Error> {
     let catalog = load::catalog(args.target.catalog.as_deref())?;
@@ -112,12 +113,11 @@ impl Exit {
     }
 }
 
-/// Every driver with every GPU.
+/// The profiles of a file, or every driver with every GPU.
 fn targets(args: &TargetArgs, catalog: &Catalog) -> Result<Vec<Target>, Error> {
-    let usage = |e: TargetError| match e.hint {
-        Some(hint) => Error::usage(e.message).hint(hint),
-        None => Error::usage(e.message),
-    };
+    if let Some(file) = &args.targets {
+        return from_file(file, &args.target, catalog);
+    }
     let mut drivers = Vec::new();
     for text in &args.host_driver {
         let version =
@@ -128,7 +128,41 @@ fn targets(args: &TargetArgs, catalog: &Catalog) -> Result<Vec<Target>, Error> {
         drivers.push(Driver::from_cuda(text, catalog).map_err(usage)?);
     }
     let gpus: Result<Vec<_>, _> = args.gpu.iter().map(|g| target::resolve_gpu(g, catalog)).collect();
-    Ok(target::cross(drivers, gpus.map_err(usage)?))
+    let toolkit = args.container_toolkit.as_deref().map(profile::toolkit_version).transpose();
+    let mode = args.runtime_mode.as_deref().map(profile::RuntimeMode::parse).transpose();
+    let host = Host {
+        container_toolkit: toolkit.map_err(usage)?,
+        runtime_mode: mode.map_err(usage)?,
+        brand: args.brand.clone(),
+        ..Host::default()
+    };
+    if host != Host::default() && drivers.is_empty() && args.gpu.is_empty() {
+        let hint = "add --host-driver or --gpu".to_owned();
+        return Err(Error::usage("a container toolkit, mode or brand alone is no target").hint(hint));
+    }
+    Ok(target::cross(drivers, gpus.map_err(usage)?, &host))
+}
+
+fn usage(error: TargetError) -> Error {
+    match error.hint {
+        Some(hint) => Error::usage(error.message).hint(hint),
+        None => Error::usage(error.message),
+    }
+}
+
+fn from_file(file: &Path, chosen: &[String], catalog: &Catalog) -> Result<Vec<Target>, Error> {
+    let name = file.display();
+    let text = std::fs::read_to_string(file).map_err(|e| Error::usage(format!("targets `{name}`: {e}")))?;
+    let mut all = target::file::read(&text, catalog).map_err(|e| {
+        usage(TargetError { message: format!("targets `{name}`: {}", e.message), hint: e.hint })
+    })?;
+    if let Some(unknown) = chosen.iter().find(|c| !all.iter().any(|t| t.name == **c)) {
+        let names: Vec<&str> = all.iter().map(|t| t.name.as_str()).collect();
+        let hint = format!("it has {}", names.join(", "));
+        return Err(Error::usage(format!("targets `{name}` has no target `{unknown}`")).hint(hint));
+    }
+    all.retain(|t| chosen.is_empty() || chosen.contains(&t.name));
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Forward-compatibility packages in the image: libcuda files in the places where the packages put them.
 
+use super::loader::Loader;
 use crate::catalog::Catalog;
-use crate::facts::links::Paths;
 use crate::facts::{FileFacts, ForwardCompatNote, ImageFacts, Place};
 use crate::names::ImagePath;
 use crate::version::Version;
@@ -20,9 +20,40 @@ pub struct CompatLibrary {
     pub note: Option<ForwardCompatNote>,
     /// For Orin modules only.
     pub orin: bool,
-    /// The entry of LD_LIBRARY_PATH that leads to it: then it is loaded whatever the host is.
-    pub on_library_path: Option<String>,
+    pub reach: Reach,
+    /// How many `libcuda.so.*.*` stand beside each other there: the container toolkit takes none of several.
+    pub beside: usize,
 }
+
+/// What makes a process load a compat library.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// The entry of LD_LIBRARY_PATH that leads to it: it is loaded whatever the host is.
+    LibraryPath(String),
+    /// The directory as `/etc/ld.so.conf.d` writes it: the same.
+    LdConf(String),
+    /// The entry point of NVIDIA's framework images tries it, and puts it on the path where it works.
+    EntryPoint,
+    /// In `compat/lib.real`, where only that entry point looks; the image starts by another.
+    LostEntryPoint,
+    /// `/usr/local/cuda/compat`: the container stack may put it in front.
+    Stack,
+    /// Nothing looks there.
+    Nothing,
+}
+
+impl CompatLibrary {
+    /// The entry of the image's own search path that leads to it.
+    pub fn forced(&self) -> Option<&str> {
+        match &self.reach {
+            Reach::LibraryPath(entry) | Reach::LdConf(entry) => Some(entry),
+            _ => None,
+        }
+    }
+}
+
+/// The start script of NVIDIA's images.
+pub const ENTRY_POINT: &str = "nvidia_entrypoint.sh";
 
 /// `/usr/local/cuda-X.Y/compat`, `/usr/local/cuda/compat[-orin]`, `…/hpc_sdk/…/cuda/X.Y/compat`, and `compat/lib.real`,
 /// from where the entry point of NVIDIA's framework images links it in.
@@ -32,19 +63,21 @@ pub fn is_compat_path(path: &ImagePath) -> bool {
     matches!(dir.file_name(), "compat" | "compat-orin") && dir.as_str().contains("cuda")
 }
 
-pub(super) fn find(facts: &ImageFacts, catalog: &Catalog) -> Vec<CompatLibrary> {
+pub(super) fn find(facts: &ImageFacts, loader: &Loader, catalog: &Catalog) -> Vec<CompatLibrary> {
     let is_compat = |f: &&FileFacts| {
         f.place.path.file_name().starts_with("libcuda.so") && f.elf.is_some() && is_compat_path(&f.place.path)
     };
-    let mut found = facts.files.iter().filter(is_compat).peekable();
-    if found.peek().is_none() {
-        return Vec::new();
-    }
-    let paths = Paths::of(facts);
-    found.map(|f| library(f, facts, &paths, catalog)).collect()
+    let found: Vec<&FileFacts> = facts.files.iter().filter(is_compat).collect();
+    let library = |file: &&FileFacts| {
+        let dir = file.place.path.parent();
+        let beside = found.iter().filter(|f| f.place.path.parent() == dir).count();
+        let reach = reach(facts, loader, &dir);
+        library(file, reach, beside, catalog)
+    };
+    found.iter().map(library).collect()
 }
 
-fn library(file: &FileFacts, facts: &ImageFacts, paths: &Paths, catalog: &Catalog) -> CompatLibrary {
+fn library(file: &FileFacts, reach: Reach, beside: usize, catalog: &Catalog) -> CompatLibrary {
     let path = &file.place.path;
     let note = file.elf.as_ref().and_then(|e| e.forward_compat.clone());
     let driver =
@@ -63,11 +96,24 @@ fn library(file: &FileFacts, facts: &ImageFacts, paths: &Paths, catalog: &Catalo
         branch,
         note,
         orin: path.parent().file_name() == "compat-orin",
-        on_library_path: on_library_path(facts, paths, &path.parent()),
+        reach,
+        beside,
     }
 }
 
-fn on_library_path(facts: &ImageFacts, paths: &Paths, dir: &ImagePath) -> Option<String> {
-    let value = facts.image.config.env("LD_LIBRARY_PATH")?;
-    value.split(':').find(|entry| !entry.is_empty() && paths.real(entry) == *dir).map(str::to_owned)
+fn reach(facts: &ImageFacts, loader: &Loader, dir: &ImagePath) -> Reach {
+    let leads = |entry: &&String| !entry.is_empty() && loader.paths.real(entry) == *dir;
+    if let Some(entry) = loader.library_path().iter().find(leads) {
+        return Reach::LibraryPath(entry.clone());
+    }
+    if let Some(entry) = loader.conf_dirs().iter().find(leads) {
+        return Reach::LdConf(entry.clone());
+    }
+    let config = &facts.image.config;
+    if dir.file_name() == "lib.real" {
+        let starts = config.entrypoint.iter().any(|e| e.ends_with(ENTRY_POINT));
+        return if starts { Reach::EntryPoint } else { Reach::LostEntryPoint };
+    }
+    let orin = dir.file_name() == "compat-orin";
+    if orin || loader.paths.real("/usr/local/cuda/compat") == *dir { Reach::Stack } else { Reach::Nothing }
 }

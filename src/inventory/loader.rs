@@ -209,6 +209,11 @@ impl<'a> Loader<'a> {
         &self.library_path
     }
 
+    /// Directories of `/etc/ld.so.conf`, in its order.
+    pub fn conf_dirs(&self) -> &[String] {
+        &self.conf_dirs
+    }
+
     /// A directory as LD_LIBRARY_PATH or ld.so.conf spells it, which may lead over links.
     pub fn as_named(&self, dir: &ImagePath) -> String {
         let entry =

@@ -121,7 +121,7 @@ pub fn build<'a>(facts: &'a ImageFacts, catalog: &Catalog) -> Inventory<'a> {
     let code = gpu_code::group(facts, catalog);
     let requirements = requirements::of(&runtimes, &code, catalog);
     let processes = Processes::of(facts, catalog);
-    let compat = compat::find(facts, catalog);
+    let compat = compat::find(facts, &processes.loader, catalog);
     let mut loading = loading::groups(facts, &processes, catalog);
     if processes.loader.gave_up() || facts.is_single_file() {
         loading.clear();

@@ -1,13 +1,14 @@
-//! The image puts its compat directory on LD_LIBRARY_PATH, and the host driver is newer: the old libcuda is loaded.
+//! The image puts its compat directory on the loader's path, and the host driver is newer: the old libcuda is loaded.
 
 use super::{Case, Rule, breaks_if};
+use crate::inventory::compat::Reach;
 use crate::report::{Evidence, Finding, Outcome, RuleId};
 use std::cmp::Ordering;
 
-const ID: RuleId = RuleId { code: "CUL108", name: "compat-older-than-driver" };
+const ID: RuleId = RuleId { code: "CUL501", name: "compat-older-than-driver" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
-    summary: "LD_LIBRARY_PATH makes a compat libcuda win that is older than the host driver",
+    summary: "the image's search path makes a compat libcuda win that is older than the host driver",
     image_only: false,
     judge,
 };
@@ -18,15 +19,24 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let Some(host) = driver.branch() else { return Vec::new() };
     let mut out = Vec::new();
     for library in &case.inventory.compat {
-        let (Some(entry), Some(branch)) = (&library.on_library_path, library.branch) else { continue };
-        let detail = format!("found through `{entry}` in LD_LIBRARY_PATH before the host's own libcuda");
+        let Some(branch) = library.branch else { continue };
+        let (entry, where_, remedy) = match &library.reach {
+            Reach::LibraryPath(entry) => (
+                entry,
+                "LD_LIBRARY_PATH",
+                format!("remove `{entry}` from LD_LIBRARY_PATH; the container runtime adds it where it helps"),
+            ),
+            Reach::LdConf(entry) => (
+                entry,
+                "/etc/ld.so.conf.d",
+                format!("delete the file in /etc/ld.so.conf.d that names {entry}, and run ldconfig"),
+            ),
+            _ => continue,
+        };
+        let detail = format!("found through `{entry}` in {where_} before the host's own libcuda");
         let evidence = vec![Evidence { place: library.place.clone(), detail }];
-        let message = format!(
-            "LD_LIBRARY_PATH loads the compat libcuda of branch {branch} on a host with {}",
-            driver.text
-        );
-        let remedy =
-            format!("remove `{entry}` from LD_LIBRARY_PATH; the container runtime adds it where it helps");
+        let message =
+            format!("{where_} loads the compat libcuda of branch {branch} on a host with {}", driver.text);
         match host.cmp(&branch) {
             Ordering::Greater => out.push(
                 Finding::new(ID, breaks_if(case.driver_is_sure()), message, evidence)

@@ -8,7 +8,7 @@ use crate::inventory::frameworks::Framework;
 use crate::report::{Finding, Outcome, RuleId};
 use crate::version::Version;
 
-const ID: RuleId = RuleId { code: "CUL403", name: "cudnn-older-than-built" };
+const ID: RuleId = RuleId { code: "CUL319", name: "cudnn-older-than-built" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "a framework gets an older cuDNN than it was built with",

@@ -4,7 +4,7 @@ use super::linking::{anywhere, at_place, says};
 use super::{Case, Rule};
 use crate::report::{Finding, Outcome, RuleId};
 
-const ID: RuleId = RuleId { code: "CUL411", name: "cupy-libraries-missing" };
+const ID: RuleId = RuleId { code: "CUL322", name: "cupy-libraries-missing" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the NVRTC that CuPy compiles its kernels with is not in the image",

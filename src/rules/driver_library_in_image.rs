@@ -8,7 +8,7 @@ use crate::inventory::compat::is_compat_path;
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
 use crate::version::Version;
 
-const ID: RuleId = RuleId { code: "CUL312", name: "driver-library-in-image" };
+const ID: RuleId = RuleId { code: "CUL503", name: "driver-library-in-image" };
 pub(super) const RULE: Rule =
     Rule { id: ID, summary: "libraries of a driver are baked into the image", image_only: true, judge };
 

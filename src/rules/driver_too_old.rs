@@ -1,10 +1,11 @@
 //! The host driver reports an older CUDA version than the runtime in the image accepts: error 35 at the first call.
 
-use super::reasoning::{CompatUse, Fit, compat, fit, lifts, releases, runtime_evidence};
+use super::compat::{CompatUse, compat, lifts};
+use super::reasoning::{Fit, fit, releases, runtime_evidence};
 use super::{Case, Rule, breaks_if};
 use crate::inventory::RuntimeVersion;
 use crate::inventory::requirements::minimum;
-use crate::report::{Finding, Outcome, RuleId};
+use crate::report::{Evidence, Finding, Outcome, RuleId};
 use crate::target::Driver;
 use crate::version::Version;
 
@@ -37,7 +38,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
 /// A compat package is there: the rules about it say whether it helps.
 fn compat_speaks(case: &Case<'_>, release: &RuntimeVersion) -> bool {
     match compat(case) {
-        Some((_, CompatUse::NotNeeded)) | None => false,
+        Some((_, CompatUse::NotNeeded | CompatUse::Unused { .. })) | None => false,
         Some((library, _)) => lifts(library, release),
     }
 }
@@ -46,13 +47,21 @@ fn too_old(
     case: &Case<'_>,
     driver: &Driver,
     release: &RuntimeVersion,
-    evidence: Vec<crate::report::Evidence>,
+    evidence: Vec<Evidence>,
 ) -> Finding {
     let reports = match &driver.known.cuda {
         Some(cuda) => format!("{} stops at CUDA {cuda}", driver.describe()),
         None => format!("{} is older than every branch known", driver.describe()),
     };
     let need = minimum(release, case.catalog);
+    let evidence = match compat(case) {
+        Some((library, CompatUse::Unused { why })) => {
+            let detail = format!("the compat package does not help: {why}");
+            let place = library.place.clone();
+            evidence.into_iter().chain([Evidence { place, detail }]).collect()
+        }
+        _ => evidence,
+    };
     let asks = need.as_ref().map_or_else(String::new, |v| format!("driver {v} or newer; "));
     let message = format!("CUDA {release} runtime needs {asks}{reports}");
     let outcome = breaks_if(case.driver_is_sure() || driver.known.cuda.is_none());
@@ -95,7 +104,7 @@ fn compat_would_help(case: &Case<'_>, driver: &Driver, release: &Version) -> boo
             || base.is_some_and(|b| cuda <= b.cuda_max_with_compat))
 }
 
-fn version_unknown(driver: &Driver, evidence: Vec<crate::report::Evidence>) -> Finding {
+fn version_unknown(driver: &Driver, evidence: Vec<Evidence>) -> Finding {
     let message = format!(
         "the version of a CUDA runtime in the image is not known; {} may or may not do",
         driver.describe()

@@ -1,6 +1,7 @@
 //! The driver is too old for the runtime, and the image brings a compat package that may stand in for its libcuda.
 
-use super::reasoning::{CompatUse, Fit, compat, fit, judge_code, lifts, releases};
+use super::compat::{CompatUse, Loaded, compat, lifts, loaded};
+use super::reasoning::{Fit, fit, judge_code, releases};
 use super::{Case, Rule};
 use crate::inventory::compat::CompatLibrary;
 use crate::inventory::gpu_code::Reach;
@@ -15,9 +16,13 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn limits(case: &Case<'_>, library: &CompatLibrary) -> String {
-    let reached = match &library.on_library_path {
-        Some(entry) => format!("loaded through `{entry}` in LD_LIBRARY_PATH"),
-        None => "the container runtime must put the compat directory on the loader path".to_owned(),
+    let reached = match loaded(case, library) {
+        Loaded::Yes(by) => format!("loaded by {by}"),
+        Loaded::IfItWorks => "loaded by the entry point of the image: keep it".to_owned(),
+        Loaded::No(why) => why,
+        Loaded::NotKnown(_) => {
+            "the container runtime must put the compat directory on the loader path".to_owned()
+        }
     };
     let gpus = if case.gpu.is_none() { "; on data center GPUs only" } else { "" };
     format!("{reached}; no graphics interoperability{gpus}")
@@ -29,7 +34,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let mut out = Vec::new();
     for (release, _) in releases(case) {
         let compiles = judge_code(case).iter().any(|p| p.reach == Reach::Jit);
-        let used = fit(&release, driver) == Fit::TooOld || library.on_library_path.is_some() || compiles;
+        let used = fit(&release, driver) == Fit::TooOld || matches!(loaded(case, library), Loaded::Yes(_)) || compiles;
         if !used || !lifts(library, &release) {
             continue;
         }

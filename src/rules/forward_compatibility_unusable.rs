@@ -1,10 +1,11 @@
 //! The driver is too old, the image brings a compat package, but this host cannot use it.
 
-use super::reasoning::{CompatUse, Fit, compat, fit, lifts, releases, runtime_evidence};
+use super::compat::{CompatUse, Loaded, compat, lifts, loaded};
+use super::reasoning::{Fit, fit, releases, runtime_evidence};
 use super::{Case, Rule, breaks_if};
 use crate::inventory::RuntimeVersion;
 use crate::inventory::requirements::minimum;
-use crate::report::{Evidence, Finding, Outcome, RuleId};
+use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL105", name: "forward-compatibility-unusable" };
 pub(super) const RULE: Rule = Rule {
@@ -18,24 +19,38 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let Some(driver) = case.driver else { return Vec::new() };
     let Some((library, usable)) = compat(case) else { return Vec::new() };
     let mut out = Vec::new();
+    let by = loaded(case, library);
+    let always = matches!(by, Loaded::Yes(_));
     let mut judged = releases(case);
-    if judged.is_empty() && case.inventory.uses_gpu() && library.on_library_path.is_some() {
+    if judged.is_empty() && case.inventory.uses_gpu() && always {
         // No runtime to lift, but the driver API goes through this library all the same.
         judged.push((RuntimeVersion::Unknown, Vec::new()));
     }
     let compat_cuda = library.cuda.as_ref().map_or_else(String::new, |c| format!(" of CUDA {c}"));
     for (release, runtimes) in judged {
-        // On LD_LIBRARY_PATH it is loaded even where the host's own libcuda would do.
-        let used = fit(&release, driver) == Fit::TooOld || library.on_library_path.is_some();
-        if !used || !(lifts(library, &release) || release == RuntimeVersion::Unknown) {
+        // In front of the host's own libcuda it is loaded even where that would do.
+        let needed = fit(&release, driver) == Fit::TooOld;
+        if needed && !(lifts(library, &release) || release == RuntimeVersion::Unknown) {
             continue;
         }
         let (outcome, why, code) = match &usable {
-            CompatUse::Unusable { why, code, sure } => {
+            CompatUse::Unusable { why, code, sure } if needed || always => {
                 (breaks_if(*sure && case.driver_is_sure()), why.clone(), Some(*code))
             }
-            CompatUse::Unknown { missing } => (Outcome::Unknown, format!("not known: {missing}"), None),
-            CompatUse::Usable { .. } | CompatUse::NotNeeded => continue,
+            CompatUse::Unusable { why, code: code @ (803 | 804), .. } => {
+                (Outcome::Holds, why.clone(), Some(*code))
+            }
+            CompatUse::Unknown { missing } if needed || always => {
+                (Outcome::Unknown, format!("not known: {missing}"), None)
+            }
+            _ => continue,
+        };
+        let why = match &by {
+            Loaded::Yes(by) => format!("{why}; {by} loads it all the same"),
+            Loaded::NotKnown(_) if outcome == Outcome::Holds => {
+                format!("{why}; a container toolkit that puts it in front makes CUDA fail")
+            }
+            _ => why,
         };
         let needs = minimum(&release, case.catalog);
         let message = match outcome {
@@ -62,8 +77,20 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             .error(
                 code.filter(|c| *c != 35 || fit(&release, driver) == Fit::TooOld).and_then(|c| case.error(c)),
             );
-        if let Some(version) = needs {
+        match library.forced() {
+            Some(entry) => {
+                finding = finding.remedy(format!("take `{entry}` out of the image's search path"));
+            }
+            None if !needed => finding = finding.remedy("remove the cuda-compat package from the image"),
+            None => {}
+        }
+        if let Some(version) = needs.filter(|_| needed) {
             finding = finding.remedy(format!("update the host to driver {version} or newer"));
+        }
+        // One note is enough for all releases that do not need it.
+        if outcome == Outcome::Holds {
+            out.push(finding.level(Level::Note));
+            break;
         }
         out.push(finding);
     }

@@ -8,7 +8,7 @@ use crate::inventory::frameworks::Framework;
 use crate::report::{Finding, How, Outcome, RuleId};
 use crate::version::Version;
 
-const ID: RuleId = RuleId { code: "CUL410", name: "jax-library-too-old" };
+const ID: RuleId = RuleId { code: "CUL323", name: "jax-library-too-old" };
 pub(super) const RULE: Rule =
     Rule { id: ID, summary: "a CUDA library is older than the JAX plugin accepts", image_only: true, judge };
 

@@ -11,6 +11,7 @@ mod build_machine_path;
 mod built_for_another_torch;
 mod c_library_too_old;
 mod checks_disabled;
+mod compat;
 mod compat_older_than_driver;
 mod conflicting_distributions;
 mod cpu_only_build;
@@ -43,6 +44,7 @@ mod minor_version_compatibility;
 mod missing_library;
 mod nccl_linked_statically;
 mod no_code_for_gpu;
+mod nvidia_require;
 mod nvrtc_builtins_missing;
 mod onnxruntime_libraries_missing;
 mod partial_gpu_cover;
@@ -65,13 +67,14 @@ use crate::catalog::Catalog;
 use crate::inventory::Inventory;
 use crate::report::build::Judged;
 use crate::report::{Finding, Outcome, RuleId, RuntimeError};
-use crate::target::{Driver, Gpu, Target};
+use crate::target::{Driver, Gpu, Host, Target};
 
 /// What a rule may look at.
 pub struct Case<'a> {
     pub inventory: &'a Inventory<'a>,
     pub driver: Option<&'a Driver>,
     pub gpu: Option<&'a Gpu>,
+    pub host: &'a Host,
     pub catalog: &'a Catalog,
 }
 
@@ -153,7 +156,8 @@ pub fn judge(inventory: &Inventory, target: &Target, catalog: &Catalog) -> Vec<J
     };
     gpus.into_iter()
         .map(|gpu| {
-            let case = Case { inventory, driver: target.driver.as_ref(), gpu, catalog };
+            let case =
+                Case { inventory, driver: target.driver.as_ref(), gpu, host: &target.host, catalog };
             let mut findings: Vec<Finding> = RULES.iter().flat_map(|r| (r.judge)(&case)).collect();
             one_update(&mut findings, &case);
             Judged { gpu: gpu.cloned(), findings }
@@ -163,7 +167,7 @@ pub fn judge(inventory: &Inventory, target: &Target, catalog: &Catalog) -> Vec<J
 
 /// Judges the image without any target: its inner consistency.
 pub fn judge_alone(inventory: &Inventory, catalog: &Catalog) -> Vec<Finding> {
-    let case = Case { inventory, driver: None, gpu: None, catalog };
+    let case = Case { inventory, driver: None, gpu: None, host: &Host::default(), catalog };
     RULES.iter().filter(|r| r.image_only).flat_map(|r| (r.judge)(&case)).collect()
 }
 
@@ -175,7 +179,7 @@ fn one_update(findings: &mut [Finding], case: &Case<'_>) {
         return;
     }
     let gpus: Vec<&Gpu> = case.gpu.into_iter().collect();
-    let Some(lowest) = lowest(case.inventory, &gpus, case.catalog) else { return };
+    let Some(lowest) = lowest(case.inventory, &gpus, case.host, case.catalog) else { return };
     for finding in findings.iter_mut().filter(|f| asks(f)) {
         for remedy in finding.remedies.iter_mut().filter(|r| r.starts_with(UPDATE)) {
             *remedy = format!("{UPDATE}{lowest} or newer");
@@ -188,17 +192,21 @@ fn one_update(findings: &mut [Finding], case: &Case<'_>) {
 pub fn lowest_driver(inventory: &Inventory, targets: &[Target], catalog: &Catalog) -> Option<String> {
     let mut gpus: Vec<&Gpu> = targets.iter().flat_map(|t| &t.gpus).collect();
     gpus.dedup();
-    lowest(inventory, &gpus, catalog)
+    let hosts: Vec<&Host> = targets.iter().map(|t| &t.host).collect();
+    let alike = hosts.windows(2).all(|pair| matches!(pair, [a, b] if a == b));
+    let unknown = Host::default();
+    let host = hosts.first().copied().filter(|_| alike).unwrap_or(&unknown);
+    lowest(inventory, &gpus, host, catalog)
 }
 
-fn lowest(inventory: &Inventory, gpus: &[&Gpu], catalog: &Catalog) -> Option<String> {
+fn lowest(inventory: &Inventory, gpus: &[&Gpu], host: &Host, catalog: &Catalog) -> Option<String> {
     if inventory.runtimes.is_empty() && inventory.code.is_empty() {
         return None;
     }
     let minimum = inventory.requirements.min_driver.as_ref();
     let works = |driver: &Driver| {
         let one = |gpu: Option<&Gpu>| {
-            let case = Case { inventory, driver: Some(driver), gpu, catalog };
+            let case = Case { inventory, driver: Some(driver), gpu, host, catalog };
             RULES.iter().flat_map(|r| (r.judge)(&case)).all(|f| f.outcome < Outcome::Unknown)
         };
         if gpus.is_empty() { one(None) } else { gpus.iter().all(|g| one(Some(g))) }

@@ -7,7 +7,7 @@ use crate::inventory::processes::site_directory;
 use crate::report::{Evidence, Finding, How, Level, Outcome, RuleId, RuntimeError};
 use crate::version::Version;
 
-const ID: RuleId = RuleId { code: "CUL407", name: "onnxruntime-libraries-missing" };
+const ID: RuleId = RuleId { code: "CUL321", name: "onnxruntime-libraries-missing" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the CUDA provider of ONNX Runtime does not find its libraries, and sessions run on the CPU",

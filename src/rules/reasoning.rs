@@ -1,15 +1,15 @@
-//! Thoughts that several rules share: whether a runtime fits a driver, whether a compat package may stand in, which
-//! PTX a driver compiles, and how far each group of GPU code reaches. Findings are made by the rules, not here.
+//! Thoughts that several rules share: whether a runtime fits a driver, which PTX a driver compiles,
+//! and how far each group of GPU code reaches. Findings are made by the rules, not here.
 
 use super::Case;
+use super::compat::{CompatUse, compat, lifts};
 use crate::catalog::CodeRole;
 use crate::facts::Place;
-use crate::inventory::compat::CompatLibrary;
 use crate::inventory::gpu_code::{CodeFile, CodeGroup, Coverage, GroupRole, Reach, coverage};
 use crate::inventory::{Linkage, Runtime, RuntimeVersion};
 use crate::report::{Evidence, Outcome};
 use crate::target::Driver;
-use crate::version::{ComputeCapability, Version};
+use crate::version::Version;
 use std::collections::BTreeMap;
 
 /// Evidence lines of one finding; more of the same kind are counted, not listed.
@@ -86,131 +86,6 @@ pub(super) fn limited(mut lines: Vec<Evidence>, what: &str) -> Vec<Evidence> {
         }
     }
     lines
-}
-
-/// Whether a compat package of the image may be loaded on this host.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum CompatUse {
-    Usable {
-        sure: bool,
-    },
-    /// The host driver is of the package's branch or newer.
-    NotNeeded,
-    /// Not usable: the reason in words, the error that follows, and how sure that is.
-    Unusable {
-        why: String,
-        code: i64,
-        sure: bool,
-    },
-    /// A fact is missing, named in words.
-    Unknown {
-        missing: String,
-    },
-}
-
-/// The newest compat library that the target could use, and whether it may.
-pub(super) fn compat<'a>(case: &Case<'a>) -> Option<(&'a CompatLibrary, CompatUse)> {
-    let driver = case.driver?;
-    let tegra = driver.known.tegra || case.gpu.is_some_and(|g| g.tegra);
-    let libraries = case.inventory.compat.iter().filter(|c| tegra || !c.orin);
-    let judged = libraries.map(|library| (library, compat_use(case, driver, library)));
-    // What LD_LIBRARY_PATH names is loaded in any case; else the one that helps most, the newest of several.
-    judged.max_by(|(a, use_a), (b, use_b)| {
-        let key = |l: &CompatLibrary, u: &CompatUse| (l.on_library_path.is_some(), helpfulness(u));
-        key(a, use_a).cmp(&key(b, use_b)).then_with(|| a.cuda.cmp(&b.cuda))
-    })
-}
-
-fn helpfulness(compat: &CompatUse) -> u8 {
-    match compat {
-        CompatUse::Usable { .. } => 3,
-        CompatUse::Unknown { .. } => 2,
-        CompatUse::NotNeeded => 1,
-        CompatUse::Unusable { .. } => 0,
-    }
-}
-
-fn compat_use(case: &Case, driver: &Driver, library: &CompatLibrary) -> CompatUse {
-    let jetson = driver.known.tegra || case.gpu.is_some_and(|g| g.tegra);
-    if library.orin || jetson {
-        let newer = matches!((&library.cuda, &driver.known.cuda), (Some(a), Some(b)) if a > b);
-        return if newer { CompatUse::Usable { sure: false } } else { CompatUse::NotNeeded };
-    }
-    let (Some(host), Some(package)) = (driver.branch(), library.branch) else {
-        return CompatUse::Unknown {
-            missing: "the driver branch of the host or of the compat package".to_owned(),
-        };
-    };
-    if host >= package {
-        return CompatUse::NotNeeded;
-    }
-    let base = base_is_supported(case, host, library);
-    if !matches!(base, CompatUse::Usable { .. }) {
-        return base;
-    }
-    match case.gpu {
-        Some(gpu) if gpu.forward_compat == Some(false) => CompatUse::Unusable {
-            why: format!("{} is no data center GPU", gpu.describe()),
-            code: 804,
-            sure: true,
-        },
-        Some(gpu) if gpu.forward_compat.is_none() => CompatUse::Unknown {
-            missing: format!("whether {} is a data center or NGC-ready GPU", gpu.describe()),
-        },
-        Some(gpu) if package >= 590 && gpu.cc < (ComputeCapability { major: 7, minor: 5 }) => {
-            CompatUse::Unusable {
-                why: format!("a driver library of branch {package} no longer drives {}", gpu.describe()),
-                code: 803,
-                sure: false,
-            }
-        }
-        _ => base,
-    }
-}
-
-/// The note inside the library first, then the published matrix, then what is known of bases that are end of life.
-fn base_is_supported(case: &Case, host: u32, library: &CompatLibrary) -> CompatUse {
-    if let Some(listed) = library.note.as_ref().and_then(|n| n.drivers.as_ref()) {
-        if listed.contains(&host) {
-            return CompatUse::Usable { sure: true };
-        }
-        let names: Vec<String> = listed.iter().map(u32::to_string).collect();
-        let why = format!("the library itself lists the host branches {} only", names.join(", "));
-        return CompatUse::Unusable { why, code: 35, sure: true };
-    }
-    let Some(cuda) = &library.cuda else {
-        return CompatUse::Unknown { missing: "the CUDA version of the compat package".to_owned() };
-    };
-    let cell = case.catalog.compat_matrix.iter().find(|c| c.base_branch == host && c.cuda == *cuda);
-    match cell.map(|c| (c.result.as_str(), !c.status.is_inferred())) {
-        Some(("compatible", sure)) => return CompatUse::Usable { sure },
-        Some(("not-needed", _)) => return CompatUse::NotNeeded,
-        Some((_, sure)) => {
-            let why = format!("NVIDIA's matrix lists host branch {host} as not compatible with CUDA {cuda}");
-            return CompatUse::Unusable { why, code: 803, sure };
-        }
-        None => {}
-    }
-    let historic = case.catalog.historic_bases.iter().find(|h| h.base_branch == host);
-    match historic {
-        Some(base) if *cuda <= base.cuda_max_with_compat => {
-            CompatUse::Usable { sure: !base.status.is_inferred() }
-        }
-        Some(base) => CompatUse::Unknown {
-            missing: format!(
-                "support of host branch {host}: end of life, its last supported compat package is CUDA {}",
-                base.cuda_max_with_compat
-            ),
-        },
-        None => CompatUse::Unknown {
-            missing: format!("host branch {host} in NVIDIA's forward-compatibility matrix"),
-        },
-    }
-}
-
-/// Whether the compat package lifts the driver far enough for a runtime.
-pub(super) fn lifts(library: &CompatLibrary, runtime: &RuntimeVersion) -> bool {
-    library.cuda.as_ref().is_some_and(|c| matches!(fit_cuda(runtime, c), Fit::Backward | Fit::Minor))
 }
 
 /// The newest PTX ISA that the loaded driver library compiles, and who that library is.

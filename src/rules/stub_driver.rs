@@ -7,7 +7,7 @@ use crate::inventory::loader::Via;
 use crate::inventory::loading::Opened;
 use crate::report::{Finding, Level, Outcome, RuleId};
 
-const ID: RuleId = RuleId { code: "CUL311", name: "stub-driver" };
+const ID: RuleId = RuleId { code: "CUL502", name: "stub-driver" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the loader finds the stub of the driver library instead of the host's",

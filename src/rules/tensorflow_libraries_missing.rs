@@ -8,7 +8,7 @@ use crate::inventory::loader::Load;
 use crate::report::{Finding, How, Outcome, RuleId};
 use crate::version::Version;
 
-const ID: RuleId = RuleId { code: "CUL406", name: "tensorflow-libraries-missing" };
+const ID: RuleId = RuleId { code: "CUL320", name: "tensorflow-libraries-missing" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "TensorFlow does not find a CUDA library that it opens, and computes on the CPU",

@@ -2,6 +2,7 @@
 //! asked back, never resolved silently.
 
 use super::TargetError;
+use super::profile::Brand;
 use crate::catalog::{self, Catalog};
 use crate::version::{Arch, ComputeCapability, Suffix};
 use std::collections::BTreeSet;
@@ -20,6 +21,8 @@ pub struct Gpu {
     pub forward_compat: Option<bool>,
     /// OCI architecture of the hosts it comes in, where there is only one.
     pub host_arch: Option<&'static str>,
+    /// Brands that libnvidia-container may see: more than one where that is not certain.
+    pub brands: Vec<Brand>,
 }
 
 impl Gpu {
@@ -132,7 +135,10 @@ fn of_capability(typed: &str, cc: ComputeCapability, catalog: &Catalog) -> Gpu {
     };
     let tegra = catalog.is_tegra(cc);
     let host_arch = tegra.then_some("arm64");
-    Gpu { typed: typed.to_owned(), product: None, cc, tegra, forward_compat, host_arch }
+    let brands: BTreeSet<Brand> =
+        products.iter().flat_map(|g| Brand::of_product(&g.name, &g.gpu_class)).copied().collect();
+    let brands = if brands.is_empty() { Brand::ALL.to_vec() } else { brands.into_iter().collect() };
+    Gpu { typed: typed.to_owned(), product: None, cc, tegra, forward_compat, host_arch, brands }
 }
 
 fn of_product(typed: &str, gpu: &catalog::Gpu) -> Gpu {
@@ -151,6 +157,7 @@ fn of_product(typed: &str, gpu: &catalog::Gpu) -> Gpu {
         tegra: gpu.tegra,
         forward_compat,
         host_arch,
+        brands: Brand::of_product(&gpu.name, &gpu.gpu_class).to_vec(),
     }
 }
 

@@ -1,11 +1,15 @@
-//! What was typed about hosts (`535`, `h100`, `sm_90`, `p5.48xlarge`) -> [`Target`]s. What is not known stays unknown.
+//! What was typed about hosts (`535`, `h100`, `sm_90`, `p5.48xlarge`, a targets file) -> [`Target`]s. What is not known stays
+//! unknown.
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub mod file;
 pub mod gpu;
 pub mod host;
+pub mod profile;
 
 pub use gpu::{Gpu, resolve as resolve_gpu};
+pub use profile::Host;
 
 use crate::catalog::{Branch, Catalog, Tegra};
 use crate::version::Version;
@@ -31,6 +35,7 @@ pub struct Target {
     pub name: String,
     pub driver: Option<Driver>,
     pub gpus: Vec<Gpu>,
+    pub host: Host,
 }
 
 impl Target {
@@ -43,7 +48,13 @@ impl Target {
         if self.gpus.is_empty() {
             out.push("gpu");
         }
-        out.extend(["container toolkit", "runtime mode"]);
+        if self.host.container_toolkit.is_none() {
+            out.push("container toolkit");
+        }
+        let jetson = self.driver.as_ref().is_some_and(|d| d.known.tegra) || self.gpus.iter().any(|g| g.tegra);
+        if self.host.mode(jetson).is_none() {
+            out.push("runtime mode");
+        }
         out
     }
 }
@@ -173,22 +184,24 @@ fn of_desktop(version: &Version, catalog: &Catalog) -> DriverKnowledge {
     }
 }
 
-/// Every driver with every GPU; one kind alone where only that is given.
-pub fn cross(drivers: Vec<Driver>, gpus: Vec<Gpu>) -> Vec<Target> {
+/// Every driver with every GPU, on hosts that are else alike; one kind alone where only that is given.
+pub fn cross(drivers: Vec<Driver>, gpus: Vec<Gpu>, host: &Host) -> Vec<Target> {
+    let target = |name: String, driver: Option<&Driver>, gpu: Option<&Gpu>| Target {
+        name,
+        driver: driver.cloned(),
+        gpus: gpu.into_iter().cloned().collect(),
+        host: host.clone(),
+    };
     if drivers.is_empty() {
-        return gpus
-            .into_iter()
-            .map(|g| Target { name: g.typed.clone(), driver: None, gpus: vec![g] })
-            .collect();
+        return gpus.iter().map(|g| target(g.typed.clone(), None, Some(g))).collect();
     }
     let mut out = Vec::new();
-    for driver in drivers {
+    for driver in &drivers {
         if gpus.is_empty() {
-            out.push(Target { name: driver.text.clone(), driver: Some(driver.clone()), gpus: Vec::new() });
+            out.push(target(driver.text.clone(), Some(driver), None));
         }
         for gpu in &gpus {
-            let name = format!("{}/{}", driver.text, gpu.typed);
-            out.push(Target { name, driver: Some(driver.clone()), gpus: vec![gpu.clone()] });
+            out.push(target(format!("{}/{}", driver.text, gpu.typed), Some(driver), Some(gpu)));
         }
     }
     out

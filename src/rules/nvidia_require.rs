@@ -1,0 +1,478 @@
+//! `NVIDIA_REQUIRE_*` expressions as the container runtime evaluates them, and what it says: libnvidia-container's dialect
+//! (legacy mode) and that of the container toolkit (csv mode). In CDI modes nothing reads them.
+//!
+//! ```text
+//! predicate   = alternative *( " " alternative )    one of them must hold; only the blank separates
+//! alternative = term *( "," term )                  all of them must hold
+//! term        = key operator value                  cuda, driver, arch, brand; = != < <= > >=
+//! ```
+//!
+//! Known from `src/cli/dsl.c` and `src/cli/configure.c` of libnvidia-container, and `internal/requirements` of
+//! nvidia-container-toolkit; the tests hold what that C code answered when it was compiled and run.
+
+use crate::facts::Config;
+use crate::target::profile::Brand;
+use crate::version::Version;
+use std::cmp::Ordering;
+
+/// Requirements that libnvidia-container takes from one image.
+const REQUIREMENTS_MAX: usize = 32;
+/// A failing term longer than this (as `key op value`) is an error to libnvidia-container.
+const FAILING_TERM_MAX: usize = 127;
+
+/// What the runtime finds out about a property of the host.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Property<T> {
+    Is(T),
+    /// The runtime cannot find it out (no visible GPU, a failing query): the term counts as satisfied.
+    Absent,
+    /// The runtime will know; we do not.
+    NotKnown,
+}
+
+/// A host driver for comparisons: a branch alone leaves its builds open.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct DriverVersion {
+    pub(super) version: Version,
+    pub(super) exact: bool,
+}
+
+/// The four properties of one GPU and its host.
+#[derive(Clone, Debug)]
+pub(super) struct Properties {
+    pub(super) cuda: Property<Version>,
+    pub(super) driver: Property<DriverVersion>,
+    /// Compute capability.
+    pub(super) arch: Property<Version>,
+    pub(super) brand: Property<Brand>,
+}
+
+/// What comes of a requirement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Answer {
+    Satisfied,
+    /// A property that decides is not known.
+    NotKnown,
+    Unsatisfied,
+    /// The expression cannot be read; the container does not start either.
+    Invalid,
+}
+
+/// One requirement of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Requirement {
+    /// The variable; `CUDA_VERSION` where the runtime makes the requirement up.
+    pub(super) variable: String,
+    pub(super) expression: String,
+}
+
+/// Why the runtime stops before it evaluates anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    TooMany,
+    /// A legacy image whose `CUDA_VERSION` is no version.
+    CudaVersion(String),
+}
+
+/// An image from before `NVIDIA_REQUIRE_CUDA` existed, to the runtime: `CUDA_VERSION` alone.
+pub(super) fn is_legacy_image(config: &Config) -> bool {
+    let set = |name: &str| config.env(name).is_some_and(|v| !v.is_empty());
+    set("CUDA_VERSION") && !set("NVIDIA_REQUIRE_CUDA")
+}
+
+/// Values that Go's `strconv.ParseBool` takes for true.
+pub(super) fn is_true(value: &str) -> bool {
+    matches!(value, "1" | "t" | "T" | "TRUE" | "true" | "True")
+}
+
+/// Everything that the runtime collects from the image; nothing where the image switches the check off.
+pub(super) fn collect(config: &Config) -> Result<Vec<Requirement>, Refusal> {
+    if config.env("NVIDIA_DISABLE_REQUIRE").is_some_and(is_true) {
+        return Ok(Vec::new());
+    }
+    let mut out: Vec<Requirement> = Vec::new();
+    for (name, _) in &config.env {
+        let wanted =
+            name.starts_with("NVIDIA_REQUIRE_") && !name.starts_with("NVIDIA_REQUIRE_JETPACK");
+        if wanted && !out.iter().any(|r| r.variable == *name) {
+            let expression = config.env(name).unwrap_or_default().to_owned();
+            out.push(Requirement { variable: name.clone(), expression });
+        }
+    }
+    if is_legacy_image(config) {
+        let text = config.env("CUDA_VERSION").unwrap_or_default();
+        let cuda = semantic_version(text).ok_or_else(|| Refusal::CudaVersion(text.to_owned()))?;
+        let expression = format!("cuda>={}.{}", cuda.major(), cuda.minor());
+        out.push(Requirement { variable: "CUDA_VERSION".to_owned(), expression });
+    }
+    if out.len() > REQUIREMENTS_MAX {
+        return Err(Refusal::TooMany);
+    }
+    Ok(out)
+}
+
+/// As the Go module `x/mod/semver` reads it with `v` in front: one to three numbers, what follows `-` or `+` aside.
+pub(super) fn semantic_version(text: &str) -> Option<Version> {
+    let bare = text.trim_start_matches('v');
+    let (core, rest) = bare.split_at(bare.find(['-', '+']).unwrap_or(bare.len()));
+    let version = Version::parse(core).filter(|v| v.len() <= 3)?;
+    let leading_zero = core.split('.').any(|p| p.len() > 1 && p.starts_with('0'));
+    (!leading_zero && rest.len() != 1).then_some(version)
+}
+
+/// Legacy mode: what libnvidia-container makes of an expression.
+pub(super) fn evaluate(expression: &str, properties: &Properties) -> Answer {
+    let (mut last, mut open) = (Answer::Satisfied, false);
+    for alternative in expression.split(' ').filter(|a| !a.is_empty()) {
+        let mut terms = alternative.split(',').filter(|t| !t.is_empty()).peekable();
+        if terms.peek().is_some() {
+            last = all_hold(terms, properties);
+        }
+        match last {
+            Answer::Satisfied => return Answer::Satisfied,
+            Answer::Invalid if open => return Answer::NotKnown,
+            Answer::Invalid => return Answer::Invalid,
+            Answer::NotKnown => open = true,
+            Answer::Unsatisfied => {}
+        }
+    }
+    if open { Answer::NotKnown } else { last }
+}
+
+/// Left to right, to the first term that does not hold.
+fn all_hold<'t>(terms: impl Iterator<Item = &'t str>, properties: &Properties) -> Answer {
+    let mut all = Answer::Satisfied;
+    for term in terms {
+        match holds(term, properties) {
+            Answer::Satisfied => {}
+            Answer::NotKnown => all = Answer::NotKnown,
+            // Behind a term that may not hold, neither is sure to be reached.
+            Answer::Invalid if all == Answer::NotKnown => return Answer::NotKnown,
+            bad => return bad,
+        }
+    }
+    all
+}
+
+/// A term in its three parts; `None` where it has no key, operator or value, or an operator that does not exist.
+pub(super) fn parts(term: &str) -> Option<(&str, &'static str, &str)> {
+    const OPERATORS: [&str; 6] = ["=", "!=", "<", "<=", ">", ">="];
+    let is_operator = |c: char| matches!(c, '<' | '>' | '=' | '!');
+    let (key, rest) = term.split_at(term.find(is_operator)?);
+    let (run, value) = rest.split_at(rest.find(|c| !is_operator(c)).unwrap_or(rest.len()));
+    // The first operator that begins with what was written: `!` alone is `!=`.
+    let operator = OPERATORS.into_iter().find(|o| o.starts_with(run))?;
+    (!key.is_empty() && !value.is_empty()).then_some((key, operator, value))
+}
+
+fn holds(term: &str, properties: &Properties) -> Answer {
+    let Some((key, operator, value)) = parts(term) else { return Answer::Invalid };
+    let answer = match key.to_ascii_lowercase().as_str() {
+        "cuda" => version_term(&properties.cuda, operator, value),
+        "arch" => version_term(&properties.arch, operator, value),
+        "driver" => driver_term(&properties.driver, operator, value),
+        "brand" => brand_term(&properties.brand, operator, value),
+        _ => return Answer::Invalid,
+    };
+    let shown = key.len() + operator.len() + value.len() + 2;
+    if answer == Answer::Unsatisfied && shown > FAILING_TERM_MAX { Answer::Invalid } else { answer }
+}
+
+fn version_term(property: &Property<Version>, operator: &str, value: &str) -> Answer {
+    let wanted = match property {
+        Property::Absent => return Answer::Satisfied,
+        _ => numbers(value),
+    };
+    match (property, wanted) {
+        (_, None) => Answer::Invalid,
+        (Property::Is(have), Some(wanted)) => {
+            let have = numbers(have.as_str()).unwrap_or_default();
+            answer(compares(ordering(&have, &wanted), operator))
+        }
+        _ => Answer::NotKnown,
+    }
+}
+
+fn driver_term(property: &Property<DriverVersion>, operator: &str, value: &str) -> Answer {
+    let driver = match property {
+        Property::Is(driver) => Property::Is(driver.version.clone()),
+        Property::Absent => Property::Absent,
+        Property::NotKnown => Property::NotKnown,
+    };
+    let exact = match property {
+        Property::Is(driver) => driver.exact,
+        _ => true,
+    };
+    let of_lowest = version_term(&driver, operator, value);
+    let (false, Property::Is(branch)) = (exact, driver) else { return of_lowest };
+    // Every build of the branch lies between `535.1` and `535.999.99`; both ends must agree.
+    let end = |text: &str| {
+        let version = Version::parse(&format!("{}.{text}", branch.major()));
+        version.map_or(of_lowest, |v| version_term(&Property::Is(v), operator, value))
+    };
+    let (low, high) = (end("1"), end("9999.99"));
+    if low == high { low } else { Answer::NotKnown }
+}
+
+fn brand_term(property: &Property<Brand>, operator: &str, value: &str) -> Answer {
+    match property {
+        Property::Absent => Answer::Satisfied,
+        _ if !matches!(operator, "=" | "!=") => Answer::Invalid,
+        Property::Is(brand) => {
+            let same = brand.name().eq_ignore_ascii_case(value);
+            answer(same == (operator == "="))
+        }
+        Property::NotKnown => Answer::NotKnown,
+    }
+}
+
+fn answer(holds: bool) -> Answer {
+    if holds { Answer::Satisfied } else { Answer::Unsatisfied }
+}
+
+fn compares(order: Ordering, operator: &str) -> bool {
+    match operator {
+        "=" => order.is_eq(),
+        "!=" => order.is_ne(),
+        "<" => order.is_lt(),
+        "<=" => order.is_le(),
+        ">" => order.is_gt(),
+        _ => order.is_ge(),
+    }
+}
+
+/// The numbers of a version: digits and dots only.
+fn numbers(text: &str) -> Option<Vec<u64>> {
+    let legal = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    legal.then(|| text.split('.').filter(|p| !p.is_empty()).map(|p| p.parse().unwrap_or(u64::MAX)).collect())
+}
+
+/// The first difference decides; zeros at the end do not count, else the longer one is greater.
+fn ordering(a: &[u64], b: &[u64]) -> Ordering {
+    let common = a.iter().zip(b).map(|(a, b)| a.cmp(b)).find(|o| o.is_ne());
+    let rest = |v: &[u64], other: &[u64]| v.get(other.len()..).unwrap_or_default().iter().any(|n| *n != 0);
+    common.unwrap_or_else(|| rest(a, b).cmp(&rest(b, a)))
+}
+
+/// What nvidia-container-cli prints in legacy mode, behind `nvidia-container-cli: requirement error: `.
+pub(super) fn legacy_message(expression: &str, answer: Answer) -> String {
+    if answer == Answer::Invalid {
+        return "invalid expression".to_owned();
+    }
+    // The text up to the first blank, even where another alternative was closer.
+    let first = expression.split(' ').next().unwrap_or_default();
+    let advice = match expression.starts_with("cuda>=") {
+        true => ", please update your driver to a newer version, or use an earlier cuda container",
+        false => "",
+    };
+    format!("unsatisfied condition: {first}{advice}")
+}
+
+/// csv mode (Jetson): what the container toolkit makes of an expression, and the message where it refuses. It knows `cuda`
+/// and `arch` only; `driver` terms always fail, since their property is empty there.
+pub(super) fn evaluate_csv(
+    expression: &str,
+    cuda: &Property<Version>,
+    arch: &Property<Version>,
+) -> (Answer, String) {
+    let mut open = false;
+    let mut shown: Vec<String> = Vec::new();
+    let mut failed: Option<String> = None;
+    for alternative in expression.split(' ') {
+        let mut terms: Vec<&str> = Vec::new();
+        let mut answer = Answer::Satisfied;
+        for term in alternative.split(',') {
+            let of_term = match csv_term(term, cuda, arch) {
+                Ok(None) => continue,
+                Ok(Some(answer)) => answer,
+                Err(message) => return (Answer::Invalid, message),
+            };
+            terms.push(term);
+            if of_term > answer {
+                answer = of_term;
+                failed = Some(csv_failure(term, cuda, arch));
+            }
+        }
+        if terms.is_empty() {
+            continue;
+        }
+        match answer {
+            Answer::Satisfied => return (Answer::Satisfied, String::new()),
+            Answer::NotKnown => open = true,
+            Answer::Unsatisfied | Answer::Invalid => {}
+        }
+        shown.push(terms.join("&&"));
+    }
+    let message = match (shown.as_slice(), failed) {
+        ([], _) => return (Answer::Satisfied, String::new()),
+        ([one], Some(failed)) if !one.contains("&&") => failed,
+        (all, _) => format!("{} not met", all.join("||")),
+    };
+    let answer = if open { Answer::NotKnown } else { Answer::Unsatisfied };
+    (answer, format!("requirements not met: {message}"))
+}
+
+/// `Ok(None)`: skipped, since its key is none that the toolkit knows.
+fn csv_term(
+    term: &str,
+    cuda: &Property<Version>,
+    arch: &Property<Version>,
+) -> Result<Option<Answer>, String> {
+    // In this order, as prefixes: `==12.4` is `=` with the value `=12.4`.
+    const OPERATORS: [&str; 6] = ["!=", "<=", ">=", "=", "<", ">"];
+    if term.is_empty() {
+        return Ok(None);
+    }
+    let Some(at) = term.find(['<', '>', '=', '!']) else {
+        return Err(format!("invalid constraint: {term}"));
+    };
+    let (key, rest) = term.split_at(at);
+    let property = match key {
+        "cuda" => cuda,
+        "arch" => arch,
+        // Both properties are there and empty: no version, and no brand.
+        "driver" | "brand" => return Ok(Some(Answer::Unsatisfied)),
+        _ => return Ok(None),
+    };
+    let Some((operator, value)) = OPERATORS.iter().find_map(|o| Some((*o, rest.strip_prefix(o)?))) else {
+        return Err(format!("invalid constraint: {term}"));
+    };
+    let (Property::Is(have), Some(wanted)) = (property, semantic_version(value)) else {
+        let known = semantic_version(value).is_some();
+        return Ok(Some(if known { Answer::NotKnown } else { Answer::Unsatisfied }));
+    };
+    Ok(Some(answer(compares(have.cmp(&wanted), operator))))
+}
+
+fn csv_failure(term: &str, cuda: &Property<Version>, arch: &Property<Version>) -> String {
+    let key = term.split(['<', '>', '=', '!']).next().unwrap_or_default();
+    let have = match (key, cuda, arch) {
+        ("cuda", Property::Is(have), _) | ("arch", _, Property::Is(have)) => have.to_string(),
+        _ => String::new(),
+    };
+    format!("unsatisfied condition: {term} ({key}={have})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+    use std::collections::BTreeMap;
+
+    #[derive(Deserialize)]
+    struct Vectors {
+        require: BTreeMap<String, String>,
+        vector: Vec<Vector>,
+    }
+
+    #[derive(Deserialize)]
+    struct Vector {
+        expression: String,
+        cuda: String,
+        driver: String,
+        arch: String,
+        brand: String,
+        verdict: String,
+        message: String,
+    }
+
+    fn property<T>(text: &str, of: impl Fn(&str) -> T) -> Property<T> {
+        if text == "-" { Property::Absent } else { Property::Is(of(text)) }
+    }
+
+    #[test]
+    fn every_expression_is_answered_as_libnvidia_container_answered_it() {
+        let version = |t: &str| Version::parse(t).unwrap();
+        let file: Vectors = toml::from_str(include_str!("../../fixtures/require/vectors.toml")).unwrap();
+        assert_eq!(file.vector.len(), 67);
+        for v in &file.vector {
+            let expression = match v.expression.strip_prefix('@') {
+                Some(id) => file.require[id].clone(),
+                None => v.expression.clone(),
+            };
+            let properties = Properties {
+                cuda: property(&v.cuda, version),
+                driver: property(&v.driver, |t| DriverVersion { version: version(t), exact: true }),
+                arch: property(&v.arch, version),
+                brand: property(&v.brand, Brand::of_nvml),
+            };
+            let answer = evaluate(&expression, &properties);
+            let want = match v.verdict.as_str() {
+                "pass" => Answer::Satisfied,
+                "unsatisfied" => Answer::Unsatisfied,
+                _ => Answer::Invalid,
+            };
+            let shown = format!("`{}` on {} {} {} {}", v.expression, v.cuda, v.driver, v.arch, v.brand);
+            assert_eq!(answer, want, "{shown}");
+            if answer != Answer::Satisfied {
+                assert_eq!(legacy_message(&expression, answer), v.message, "{shown}");
+            }
+        }
+    }
+
+    fn host(driver: &str, exact: bool, brand: Property<Brand>) -> Properties {
+        Properties {
+            cuda: Property::Is(Version::of(12, 2)),
+            driver: Property::Is(DriverVersion { version: Version::parse(driver).unwrap(), exact }),
+            arch: Property::Is(Version::of(9, 0)),
+            brand,
+        }
+    }
+
+    #[test]
+    fn a_branch_alone_decides_what_all_its_builds_agree_on() {
+        let branch = host("535", false, Property::Is(Brand::Unknown));
+        assert_eq!(evaluate("brand=unknown,driver>=535,driver<536", &branch), Answer::Satisfied);
+        assert_eq!(evaluate("driver>=550", &branch), Answer::Unsatisfied);
+        assert_eq!(evaluate("driver>=535.104.05", &branch), Answer::NotKnown);
+        assert_eq!(evaluate("driver=535", &branch), Answer::Unsatisfied);
+    }
+
+    #[test]
+    fn what_is_not_known_stays_open_unless_another_alternative_holds() {
+        let open = host("535.104.05", true, Property::NotKnown);
+        assert_eq!(evaluate("cuda>=12.4 brand=tesla,driver>=535", &open), Answer::NotKnown);
+        assert_eq!(evaluate("brand=tesla,driver>=535 driver>=530", &open), Answer::Satisfied);
+        assert_eq!(evaluate("brand=tesla,driver>=550", &open), Answer::Unsatisfied);
+    }
+
+    #[test]
+    fn jetsons_have_a_dialect_of_their_own() {
+        let cuda = Property::Is(Version::of(12, 2));
+        let arch = Property::Is(Version::of(8, 7));
+        let csv = |text: &str| evaluate_csv(text, &cuda, &arch);
+        assert_eq!(csv("cuda>=12.2").0, Answer::Satisfied);
+        let (answer, message) = csv("cuda>=12.6");
+        assert_eq!(answer, Answer::Unsatisfied);
+        assert_eq!(message, "requirements not met: unsatisfied condition: cuda>=12.6 (cuda=12.2)");
+        let (_, message) = csv("cuda>=12.6 brand=tesla,driver>=470,driver<471");
+        assert_eq!(message, "requirements not met: cuda>=12.6||brand=tesla&&driver>=470&&driver<471 not met");
+        assert_eq!(csv("cuda"), (Answer::Invalid, "invalid constraint: cuda".to_owned()));
+        assert_eq!(csv("kernel>=5.10").0, Answer::Satisfied, "unknown keys are skipped");
+        assert_eq!(csv("CUDA>=13.0").0, Answer::Satisfied, "keys are in lower case only");
+        assert_eq!(csv("cuda==12.2").0, Answer::Unsatisfied);
+        assert_eq!(csv("").0, Answer::Satisfied);
+    }
+
+    #[test]
+    fn requirements_are_collected_as_the_hook_does() {
+        let config = |pairs: &[(&str, &str)]| Config {
+            env: pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            ..Config::default()
+        };
+        let legacy = config(&[("CUDA_VERSION", "12.4.1")]);
+        assert_eq!(collect(&legacy).unwrap()[0].expression, "cuda>=12.4");
+        assert_eq!(collect(&config(&[("CUDA_VERSION", "12")])).unwrap()[0].expression, "cuda>=12.0");
+        assert_eq!(collect(&config(&[("CUDA_VERSION", "12-4")])).unwrap()[0].expression, "cuda>=12.0");
+        for text in ["cu121", "12.4.1.003"] {
+            let refused = collect(&config(&[("CUDA_VERSION", text)]));
+            assert_eq!(refused, Err(Refusal::CudaVersion(text.to_owned())));
+        }
+        let off = config(&[("NVIDIA_REQUIRE_CUDA", "cuda>=99"), ("NVIDIA_DISABLE_REQUIRE", "1")]);
+        assert!(collect(&off).unwrap().is_empty());
+        let misspelt = config(&[("NVIDIA_REQUIRE_CUDA", "cuda>=99"), ("NVIDIA_DISABLE_REQUIRE", "yes")]);
+        assert_eq!(collect(&misspelt).unwrap().len(), 1);
+        let jetpack = config(&[("NVIDIA_REQUIRE_JETPACK_HOST_MOUNTS", ""), ("NVIDIA_REQUIRE_DRIVER", "driver>=1")]);
+        assert_eq!(collect(&jetpack).unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,113 @@
+//! A targets file (TOML) -> [`Target`]s. Unknown keys are errors: a misspelt one would silently judge less.
+
+use super::profile::{GpuRequest, Host, Kind, KernelModule, RuntimeMode, toolkit_version};
+use super::{Driver, Target, TargetError, gpu};
+use crate::catalog::Catalog;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    target: Vec<Row>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    name: String,
+    driver: Option<String>,
+    cuda: Option<String>,
+    #[serde(default)]
+    gpus: Vec<String>,
+    kind: Option<String>,
+    brand: Option<String>,
+    container_toolkit: Option<String>,
+    runtime_mode: Option<String>,
+    kernel_module: Option<String>,
+    arch: Option<String>,
+    os: Option<String>,
+    gpu_request: Option<String>,
+    cuda_compat: Option<bool>,
+    count: Option<u64>,
+}
+
+/// Reads all targets of a file, in its order.
+pub fn read(text: &str, catalog: &Catalog) -> Result<Vec<Target>, TargetError> {
+    let file: File = toml::from_str(text).map_err(|e| {
+        let hint = "see `[[target]]` in the documentation: name, and driver, cuda or gpus".to_owned();
+        TargetError::new(e.to_string().trim().to_owned(), hint)
+    })?;
+    if file.target.is_empty() {
+        return Err(TargetError::new("it has no [[target]]".to_owned(), None));
+    }
+    let mut out: Vec<Target> = Vec::new();
+    for row in file.target {
+        let name = row.name.clone();
+        let target = target(row, catalog).map_err(|e| TargetError {
+            message: format!("target `{name}`: {}", e.message),
+            hint: e.hint,
+        })?;
+        if out.iter().any(|t| t.name == target.name) {
+            return Err(TargetError::new(format!("two targets are named `{name}`"), None));
+        }
+        out.push(target);
+    }
+    Ok(out)
+}
+
+fn target(row: Row, catalog: &Catalog) -> Result<Target, TargetError> {
+    let driver = match (&row.driver, &row.cuda) {
+        (Some(_), Some(_)) => {
+            return Err(TargetError::new("driver and cuda exclude each other".to_owned(), None));
+        }
+        (Some(text), None) => Some(Driver::parse(text, catalog)?),
+        (None, Some(text)) => Some(Driver::from_cuda(text, catalog)?),
+        (None, None) => None,
+    };
+    let gpus: Result<Vec<_>, _> = row.gpus.iter().map(|g| gpu::resolve(g, catalog)).collect();
+    let gpus = gpus?;
+    if driver.is_none() && gpus.is_empty() {
+        return Err(TargetError::new("it has neither driver nor cuda nor gpus".to_owned(), None));
+    }
+    let host = Host {
+        container_toolkit: row.container_toolkit.as_deref().map(toolkit_version).transpose()?,
+        runtime_mode: row.runtime_mode.as_deref().map(RuntimeMode::parse).transpose()?,
+        brand: row.brand,
+        kind: row.kind.as_deref().map(Kind::parse).transpose()?,
+        kernel_module: row.kernel_module.as_deref().map(KernelModule::parse).transpose()?,
+        arch: row.arch,
+        os: row.os,
+        gpu_request: row.gpu_request.as_deref().map(GpuRequest::parse).transpose()?,
+        cuda_compat: row.cuda_compat,
+        count: row.count,
+    };
+    Ok(Target { name: row.name, driver, gpus, host })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_profile_is_read() {
+        let text = "[[target]]\nname = \"train-pool\"\ndriver = \"535.183.01\"\ngpus = [\"h100\", \"l4\"]\n\
+                    kind = \"data-center\"\nbrand = \"Tesla\"\ncontainer_toolkit = \"1.17.8\"\nruntime_mode = \"legacy\"\n\
+                    kernel_module = \"open\"\narch = \"amd64\"\nos = \"ubuntu 22.04\"\ncount = 12\n";
+        let targets = read(text, &Catalog::built_in().unwrap()).unwrap();
+        assert_eq!(targets.len(), 1);
+        assert_eq!(targets[0].gpus.len(), 2);
+        assert_eq!(targets[0].host.runtime_mode, Some(RuntimeMode::Legacy));
+        assert_eq!(targets[0].not_asked(), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_said_with_the_name_of_the_target() {
+        let catalog = Catalog::built_in().unwrap();
+        let error = |text: &str| read(text, &catalog).unwrap_err().message;
+        assert!(error("[[target]]\nname = \"a\"\n").contains("target `a`: it has neither"));
+        assert!(error("[[target]]\nname = \"a\"\ndriver = \"535\"\nruntime = \"cdi\"\n").contains("runtime"));
+        assert!(error("[[target]]\nname = \"a\"\ngpus = [\"h1oo\"]\n").contains("`h1oo`"));
+        assert!(error("").contains("no [[target]]"));
+    }
+}

@@ -1,0 +1,265 @@
+//! What a target says of its host beside driver and GPUs: the container stack, the kind of driver, the system. What is not
+//! said stays unknown; what follows from what is said (the runtime mode of a toolkit version) is marked as derived.
+
+use super::TargetError;
+use super::gpu::Gpu;
+use crate::version::Version;
+
+/// How the NVIDIA container runtime prepares a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuntimeMode {
+    /// `nvidia-container-cli` as a prestart hook.
+    Legacy,
+    /// A CDI specification, from a file or made just in time (`jit-cdi`).
+    Cdi,
+    /// Mount lists of Jetson modules.
+    Csv,
+}
+
+impl RuntimeMode {
+    pub fn name(self) -> &'static str {
+        match self {
+            RuntimeMode::Legacy => "legacy",
+            RuntimeMode::Cdi => "cdi",
+            RuntimeMode::Csv => "csv",
+        }
+    }
+
+    /// As `nvidia-container-runtime.mode` in the toolkit's configuration writes it.
+    pub fn parse(text: &str) -> Result<RuntimeMode, TargetError> {
+        match text {
+            "legacy" => Ok(RuntimeMode::Legacy),
+            "cdi" | "jit-cdi" => Ok(RuntimeMode::Cdi),
+            "csv" => Ok(RuntimeMode::Csv),
+            _ => Err(no_such("runtime mode", text, "legacy, cdi, jit-cdi or csv")),
+        }
+    }
+}
+
+/// What the driver is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    DataCenter,
+    GeForce,
+    Workstation,
+    Vgpu,
+    Wsl,
+    Tegra,
+}
+
+impl Kind {
+    pub fn parse(text: &str) -> Result<Kind, TargetError> {
+        match text {
+            "data-center" => Ok(Kind::DataCenter),
+            "geforce" => Ok(Kind::GeForce),
+            "workstation" => Ok(Kind::Workstation),
+            "vgpu" => Ok(Kind::Vgpu),
+            "wsl" => Ok(Kind::Wsl),
+            "tegra" => Ok(Kind::Tegra),
+            _ => Err(no_such("kind", text, "data-center, geforce, workstation, vgpu, wsl or tegra")),
+        }
+    }
+}
+
+/// The two flavours of the Linux kernel modules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelModule {
+    Open,
+    Proprietary,
+}
+
+impl KernelModule {
+    pub fn parse(text: &str) -> Result<KernelModule, TargetError> {
+        match text {
+            "open" => Ok(KernelModule::Open),
+            "proprietary" => Ok(KernelModule::Proprietary),
+            _ => Err(no_such("kernel module", text, "open or proprietary")),
+        }
+    }
+}
+
+/// Who asks the container runtime for a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GpuRequest {
+    /// `docker --gpus`, a device plugin, a CDI device: the image's own variables are not needed.
+    Engine,
+    /// Only the image's `NVIDIA_VISIBLE_DEVICES` (`docker --runtime=nvidia`).
+    Image,
+}
+
+impl GpuRequest {
+    pub fn parse(text: &str) -> Result<GpuRequest, TargetError> {
+        match text {
+            "engine" => Ok(GpuRequest::Engine),
+            "image" => Ok(GpuRequest::Image),
+            _ => Err(no_such("gpu_request", text, "engine or image")),
+        }
+    }
+}
+
+/// A GPU brand as libnvidia-container knows it: its enumeration of NVML brands ends at TITAN, everything newer in NVML
+/// (NVIDIA, GeForce RTX, vApps …) is `Unknown` to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Brand {
+    Unknown,
+    Quadro,
+    Tesla,
+    Nvs,
+    Grid,
+    GeForce,
+    Titan,
+}
+
+impl Brand {
+    pub const ALL: [Brand; 7] = [
+        Brand::Unknown,
+        Brand::Quadro,
+        Brand::Tesla,
+        Brand::Nvs,
+        Brand::Grid,
+        Brand::GeForce,
+        Brand::Titan,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Brand::Unknown => "Unknown",
+            Brand::Quadro => "Quadro",
+            Brand::Tesla => "Tesla",
+            Brand::Nvs => "NVS",
+            Brand::Grid => "GRID",
+            Brand::GeForce => "GeForce",
+            Brand::Titan => "TITAN",
+        }
+    }
+
+    /// From a brand as `nvidia-smi -q` prints it.
+    pub fn of_nvml(text: &str) -> Brand {
+        let same = |b: &Brand| b.name().eq_ignore_ascii_case(text.trim());
+        Brand::ALL.into_iter().find(same).unwrap_or(Brand::Unknown)
+    }
+
+    /// Brands that a product may have; several where drivers differ, or where it was not looked at.
+    pub fn of_product(name: &str, gpu_class: &str) -> &'static [Brand] {
+        let has = |word: &str| name.to_ascii_lowercase().contains(word);
+        match gpu_class {
+            "geforce" if has("titan") => &[Brand::Titan, Brand::GeForce],
+            "geforce" => &[Brand::GeForce],
+            "data-center" if has("tesla") => &[Brand::Tesla],
+            "data-center" if has("grid") => &[Brand::Grid, Brand::Tesla],
+            "data-center" => &[Brand::Unknown, Brand::Tesla],
+            "workstation" if has("quadro rtx") => &[Brand::Unknown, Brand::Quadro],
+            "workstation" if has("quadro") => &[Brand::Quadro],
+            "workstation" => &[Brand::Unknown, Brand::Quadro],
+            _ => &Brand::ALL,
+        }
+    }
+}
+
+/// What is known of a host beside driver and GPUs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Host {
+    /// Version of the NVIDIA container toolkit.
+    pub container_toolkit: Option<Version>,
+    /// As stated; see [`Host::mode`].
+    pub runtime_mode: Option<RuntimeMode>,
+    /// As NVML names it: `Tesla`, `GeForce`, `NVIDIA`.
+    pub brand: Option<String>,
+    pub kind: Option<Kind>,
+    pub kernel_module: Option<KernelModule>,
+    /// OCI architecture.
+    pub arch: Option<String>,
+    /// `ubuntu 22.04`.
+    pub os: Option<String>,
+    pub gpu_request: Option<GpuRequest>,
+    /// Whether the container stack makes compat libraries of images the ones that are loaded, where that was looked at or
+    /// switched off; what the toolkit version implies is another matter.
+    pub cuda_compat: Option<bool>,
+    /// Nodes like this one.
+    pub count: Option<u64>,
+}
+
+/// The toolkit whose runtime makes CDI specifications just in time by default.
+const CDI_BY_DEFAULT: &str = "1.18";
+
+impl Host {
+    /// The runtime mode, and whether it is derived: from the toolkit version (1.18 and newer use CDI, where the NVIDIA
+    /// runtime is in use; the hook of `docker --gpus` stays with legacy), or from being a Jetson.
+    pub fn mode(&self, jetson: bool) -> Option<(RuntimeMode, bool)> {
+        if let Some(stated) = self.runtime_mode {
+            return Some((stated, false));
+        }
+        if jetson || self.kind == Some(Kind::Tegra) {
+            return Some((RuntimeMode::Csv, true));
+        }
+        let toolkit = self.container_toolkit.as_ref()?;
+        let cdi = Version::parse(CDI_BY_DEFAULT).is_some_and(|v| *toolkit >= v);
+        Some((if cdi { RuntimeMode::Cdi } else { RuntimeMode::Legacy }, true))
+    }
+
+    /// Brands that the container runtime may see, all of them where nothing is known.
+    pub fn brands(&self, gpu: Option<&Gpu>) -> Vec<Brand> {
+        if let Some(brand) = &self.brand {
+            return vec![Brand::of_nvml(brand)];
+        }
+        if let Some(gpu) = gpu {
+            return gpu.brands.clone();
+        }
+        let class = match self.kind {
+            Some(Kind::DataCenter) => "data-center",
+            Some(Kind::GeForce) => "geforce",
+            Some(Kind::Workstation) => "workstation",
+            _ => "",
+        };
+        Brand::of_product("", class).to_vec()
+    }
+}
+
+/// `1.17.4`, `v1.17.4`, `1.17.4-1`.
+pub fn toolkit_version(text: &str) -> Result<Version, TargetError> {
+    let bare = text.trim().trim_start_matches('v');
+    let version = Version::leading(bare).filter(|v| (2..=3).contains(&v.len()) && v.major() < 100);
+    version.ok_or_else(|| {
+        let hint = "as `nvidia-ctk --version` prints it, such as 1.17.8".to_owned();
+        TargetError::new(format!("`{text}` is no version of the NVIDIA container toolkit"), hint)
+    })
+}
+
+fn no_such(what: &str, text: &str, known: &str) -> TargetError {
+    TargetError::new(format!("`{text}` is no {what}"), format!("there is {known}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(toolkit: &str) -> Host {
+        Host { container_toolkit: Some(toolkit_version(toolkit).unwrap()), ..Host::default() }
+    }
+
+    #[test]
+    fn the_mode_follows_from_the_toolkit_unless_it_is_stated() {
+        assert_eq!(with("1.17.9").mode(false), Some((RuntimeMode::Legacy, true)));
+        assert_eq!(with("1.18.0").mode(false), Some((RuntimeMode::Cdi, true)));
+        assert_eq!(with("1.18.0").mode(true), Some((RuntimeMode::Csv, true)));
+        let stated = Host { runtime_mode: Some(RuntimeMode::Legacy), ..with("1.20.0") };
+        assert_eq!(stated.mode(false), Some((RuntimeMode::Legacy, false)));
+        assert_eq!(Host::default().mode(false), None);
+    }
+
+    #[test]
+    fn brands_that_libnvidia_container_does_not_know_are_unknown_to_it() {
+        assert_eq!(Brand::of_nvml("NVIDIA"), Brand::Unknown);
+        assert_eq!(Brand::of_nvml("GeForce RTX"), Brand::Unknown);
+        assert_eq!(Brand::of_nvml("geforce"), Brand::GeForce);
+        assert_eq!(Brand::of_product("NVIDIA GeForce RTX 4090", "geforce"), [Brand::GeForce]);
+        assert!(Brand::of_product("NVIDIA H100", "data-center").contains(&Brand::Unknown));
+    }
+
+    #[test]
+    fn toolkit_versions_are_read_as_packages_and_programs_print_them() {
+        assert_eq!(toolkit_version("v1.17.4").unwrap().as_str(), "1.17.4");
+        assert_eq!(toolkit_version("1.17.4-1").unwrap().as_str(), "1.17.4");
+        assert!(toolkit_version("535.104.05").is_err() && toolkit_version("newest").is_err());
+    }
+}
