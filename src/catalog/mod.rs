@@ -31,6 +31,7 @@ macro_rules! catalog_files {
 pub const FILES: &[CatalogFile] = catalog_files![
     "architectures",
     "components",
+    "container_stack",
     "driver_security",
     "drivers",
     "errors",
@@ -72,6 +73,11 @@ pub struct Catalog {
     pub bugs: Vec<BugRow>,
     pub cudnn_gpus: Vec<CudnnGpu>,
     pub tritons: Vec<TritonRow>,
+    pub capabilities: Vec<CapabilityRow>,
+    pub driver_needs: Vec<DriverNeed>,
+    pub settings: Vec<SettingRow>,
+    pub driver_fixes: Vec<DriverFix>,
+    pub toolkit_fixes: Vec<ToolkitFix>,
 }
 
 /// Why a catalog could not be used.
@@ -148,6 +154,15 @@ impl Catalog {
             "loading" => {
                 self.preloads = rows(file, t, "preload")?;
                 self.dlopens = rows(file, t, "dlopen")?;
+            }
+            "container_stack" => {
+                self.capabilities = rows(file, t, "capability")?;
+                self.driver_needs = rows(file, t, "driver_need")?;
+                self.settings = rows(file, t, "setting")?;
+            }
+            "driver_security" => {
+                self.driver_fixes = rows(file, t, "latest_fix")?;
+                self.toolkit_fixes = rows(file, t, "container_toolkit")?;
             }
             "errors" => self.errors = rows(file, t, "error")?,
             "components" => {
@@ -252,7 +267,8 @@ fn key_field(table: &str) -> &'static [&'static str] {
     match table {
         "arch" => &["cc"],
         "version" | "toolkit" => &["version"],
-        "branch" | "windows_map" => &["branch"],
+        "branch" | "windows_map" | "latest_fix" => &["branch"],
+        "container_toolkit" => &["cve"],
         "tegra" => &["l4t"],
         "family" => &["cuda_major"],
         "ptx" => &["ptx"],

@@ -380,3 +380,64 @@ pub struct TritonRow {
     pub status: Status,
     pub source: String,
 }
+
+/// A word of `NVIDIA_DRIVER_CAPABILITIES` and what it brings in legacy mode.
+#[derive(Clone, Debug, Deserialize)]
+pub struct CapabilityRow {
+    pub id: String,
+    /// Names up to `.so`.
+    pub libraries: Vec<String>,
+    pub programs: Vec<String>,
+    pub status: Status,
+    pub source: String,
+}
+
+/// What libcuda of a range of branches needs from the image.
+#[derive(Clone, Debug, Deserialize)]
+pub struct DriverNeed {
+    pub id: String,
+    pub branch_from: u32,
+    pub branch_below: u32,
+    /// Highest glibc symbol version.
+    #[serde(deserialize_with = "version")]
+    pub glibc: Version,
+    pub libraries: Vec<String>,
+    pub status: Status,
+    pub source: String,
+}
+
+/// A variable of the image that the container stack reads.
+#[derive(Clone, Debug, Deserialize)]
+pub struct SettingRow {
+    pub id: String,
+    pub status: Status,
+    pub source: String,
+}
+
+/// The newest release of a driver branch that mends a bulletin.
+#[derive(Clone, Debug, Deserialize)]
+pub struct DriverFix {
+    pub branch: u32,
+    #[serde(deserialize_with = "version")]
+    pub fixed_version: Version,
+    pub bulletin: u32,
+    /// `current`, or in words why no more fixes come.
+    pub state: String,
+    pub status: Status,
+    pub source: String,
+}
+
+/// A vulnerability of the container toolkit.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ToolkitFix {
+    pub cve: String,
+    pub bulletin: u32,
+    pub severity: String,
+    #[serde(deserialize_with = "version")]
+    pub affected_up_to: Version,
+    #[serde(deserialize_with = "version")]
+    pub fixed_version: Version,
+    pub effect: String,
+    pub status: Status,
+    pub source: String,
+}

@@ -157,6 +157,12 @@ impl Finding {
     }
 
     #[must_use]
+    pub fn outcome(mut self, outcome: Outcome) -> Finding {
+        self.outcome = outcome;
+        self
+    }
+
+    #[must_use]
     pub fn headline(mut self, text: impl Into<String>) -> Finding {
         self.headline = text.into();
         self

@@ -12,10 +12,12 @@ mod built_for_another_torch;
 mod c_library_too_old;
 mod checks_disabled;
 mod compat;
+mod compat_needs_entry_point;
 mod compat_older_than_driver;
 mod conflicting_distributions;
 mod cpu_only_build;
 mod cublas_pair_mixed;
+mod cuda_version_variable;
 mod cudnn;
 mod cudnn_incomplete;
 mod cudnn_mixed;
@@ -24,9 +26,12 @@ mod cudnn_without_gpu;
 mod cupy_libraries_missing;
 mod damaged_file;
 mod driver_below_documented_minimum;
+mod driver_capability_missing;
 mod driver_library_in_image;
 mod driver_needed_at_import;
+mod driver_needs_library;
 mod driver_not_decisive;
+mod driver_security_fix_missing;
 mod driver_too_old;
 mod forward_compatibility;
 mod forward_compatibility_unusable;
@@ -36,14 +41,23 @@ mod image_incomplete;
 mod jax_library_too_old;
 mod jax_versions_disagree;
 mod jit_only;
+mod jit_setting;
+mod kernel_module_flavour;
 mod known_library_bug;
 mod library_for_another_cuda;
+mod link_out_of_image;
 mod linking;
+mod loader_cache_missing;
+mod loader_variable_in_image;
 mod lto_ir_only;
 mod minor_version_compatibility;
 mod missing_library;
+mod misspelt_setting;
+mod mount_target_is_link;
+mod musl_image;
 mod nccl_linked_statically;
 mod no_code_for_gpu;
+mod no_gpu_requested;
 mod nvidia_require;
 mod nvrtc_builtins_missing;
 mod onnxruntime_libraries_missing;
@@ -51,12 +65,17 @@ mod partial_gpu_cover;
 mod pins_not_met;
 mod ptx_too_new;
 mod reasoning;
+mod requirement_disagrees;
+mod requirement_not_met;
 mod requirements;
+mod setting_refused;
+mod settings;
 mod several_cuda_majors;
 mod shadowed_library;
 mod stub_driver;
 mod tegra_code_mismatch;
 mod tensorflow_libraries_missing;
+mod toolkit_security_fix_missing;
 mod torch_companion_cuda;
 mod triton_assembler_too_new;
 mod undefined_symbol;
@@ -83,7 +102,7 @@ pub struct Rule {
     pub id: RuleId,
     /// One line for `cudalint rules`.
     pub summary: &'static str,
-    /// Looks at the image alone; asked once, not per target.
+    /// Needs no driver to speak; what it says does not hang on one.
     pub image_only: bool,
     judge: fn(&Case<'_>) -> Vec<Finding>,
 }
@@ -97,9 +116,9 @@ pub const RULES: &[Rule] = &[
     forward_compatibility_unusable::RULE,
     gpu_unknown_to_driver::RULE,
     gpu_dropped_by_driver::RULE,
-    compat_older_than_driver::RULE,
     driver_not_decisive::RULE,
     wrong_cpu_architecture::RULE,
+    kernel_module_flavour::RULE,
     no_code_for_gpu::RULE,
     jit_only::RULE,
     ptx_too_new::RULE,
@@ -117,28 +136,46 @@ pub const RULES: &[Rule] = &[
     library_for_another_cuda::RULE,
     several_cuda_majors::RULE,
     shadowed_library::RULE,
-    stub_driver::RULE,
-    driver_library_in_image::RULE,
     build_machine_path::RULE,
     known_library_bug::RULE,
     cudnn_without_gpu::RULE,
     nccl_linked_statically::RULE,
     driver_needed_at_import::RULE,
     version_disagrees::RULE,
-    cpu_only_build::RULE,
-    pins_not_met::RULE,
     cudnn_older_than_built::RULE,
-    torch_companion_cuda::RULE,
-    built_for_another_torch::RULE,
     tensorflow_libraries_missing::RULE,
     onnxruntime_libraries_missing::RULE,
+    cupy_libraries_missing::RULE,
+    jax_library_too_old::RULE,
+    cpu_only_build::RULE,
+    pins_not_met::RULE,
+    torch_companion_cuda::RULE,
+    built_for_another_torch::RULE,
     conflicting_distributions::RULE,
     jax_versions_disagree::RULE,
-    jax_library_too_old::RULE,
-    cupy_libraries_missing::RULE,
     triton_assembler_too_new::RULE,
     bitsandbytes_variant_missing::RULE,
     checks_disabled::RULE,
+    compat_older_than_driver::RULE,
+    stub_driver::RULE,
+    driver_library_in_image::RULE,
+    requirement_not_met::RULE,
+    requirement_disagrees::RULE,
+    cuda_version_variable::RULE,
+    setting_refused::RULE,
+    driver_capability_missing::RULE,
+    no_gpu_requested::RULE,
+    misspelt_setting::RULE,
+    jit_setting::RULE,
+    mount_target_is_link::RULE,
+    compat_needs_entry_point::RULE,
+    musl_image::RULE,
+    loader_cache_missing::RULE,
+    driver_needs_library::RULE,
+    loader_variable_in_image::RULE,
+    link_out_of_image::RULE,
+    driver_security_fix_missing::RULE,
+    toolkit_security_fix_missing::RULE,
     damaged_file::RULE,
     image_incomplete::RULE,
 ];
@@ -204,13 +241,19 @@ fn lowest(inventory: &Inventory, gpus: &[&Gpu], host: &Host, catalog: &Catalog) 
         return None;
     }
     let minimum = inventory.requirements.min_driver.as_ref();
-    let works = |driver: &Driver| {
+    let decided = |driver: Option<&Driver>, image_only: bool| {
         let one = |gpu: Option<&Gpu>| {
-            let case = Case { inventory, driver: Some(driver), gpu, host, catalog };
-            RULES.iter().flat_map(|r| (r.judge)(&case)).all(|f| f.outcome < Outcome::Unknown)
+            let case = Case { inventory, driver, gpu, host, catalog };
+            let rules = RULES.iter().filter(|r| r.image_only == image_only);
+            rules.flat_map(|r| (r.judge)(&case)).all(|f| f.outcome < Outcome::Unknown)
         };
         if gpus.is_empty() { one(None) } else { gpus.iter().all(|g| one(Some(g))) }
     };
+    // What the image alone decides is the same for every driver.
+    if !decided(None, true) {
+        return None;
+    }
+    let works = |driver: &Driver| decided(Some(driver), false);
     let branch = catalog
         .branches
         .iter()

@@ -1,0 +1,51 @@
+//! `CUDA_VERSION` without `NVIDIA_REQUIRE_CUDA` makes the container runtime take the image for one of long ago.
+
+use super::linking::says;
+use super::nvidia_require::{is_legacy_image, semantic_version};
+use super::reasoning::about_image;
+use super::{Case, Rule};
+use crate::report::{Finding, Level, Outcome, RuleId};
+use crate::target::profile::RuntimeMode;
+
+const ID: RuleId = RuleId { code: "CUL506", name: "cuda-version-variable" };
+pub(super) const RULE: Rule = Rule {
+    id: ID,
+    summary: "CUDA_VERSION alone makes the container runtime treat the image as one of nvidia-docker 1",
+    image_only: true,
+    judge,
+};
+
+fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let config = &case.inventory.facts.image.config;
+    let (true, Some(value)) = (is_legacy_image(config), config.env("CUDA_VERSION")) else { return Vec::new() };
+    let evidence = about_image(case, format!("the image sets CUDA_VERSION={value} and no NVIDIA_REQUIRE_CUDA"));
+    let finding = |outcome, message: String| {
+        Finding::new(ID, outcome, message, evidence.clone()).component("cuda_version")
+    };
+    let mode = case.host.mode(false).map(|(mode, _)| mode);
+    let legacy = mode == Some(RuntimeMode::Legacy);
+    vec![match semantic_version(value) {
+        None => {
+            // That the hook panics is read from its source, not seen.
+            let message = format!(
+                "CUDA_VERSION={value} is no version that the container runtime reads: in legacy mode the container may not start"
+            );
+            finding(if legacy { Outcome::Unknown } else { Outcome::Holds }, message)
+                .level(if mode == Some(RuntimeMode::Cdi) { Level::Note } else { Level::Warning })
+                .headline("CUDA_VERSION may stop the start")
+                .error(says(format!("could not determine CUDA version from '{value}'")))
+                .remedy("write it with one to three numbers, such as 12.4.1, or remove it")
+        }
+        Some(version) => {
+            let message = format!(
+                "CUDA_VERSION={value} without NVIDIA_REQUIRE_CUDA: in legacy mode the container runtime adds the requirement cuda>={}.{} and gives all GPUs and capabilities",
+                version.major(),
+                version.minor()
+            );
+            finding(Outcome::Holds, message)
+                .level(Level::Note)
+                .headline("taken for an image of nvidia-docker 1")
+                .remedy("set NVIDIA_REQUIRE_CUDA, NVIDIA_VISIBLE_DEVICES and NVIDIA_DRIVER_CAPABILITIES, or remove CUDA_VERSION")
+        }
+    }]
+}

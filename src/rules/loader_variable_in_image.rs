@@ -1,0 +1,56 @@
+//! `LD_PRELOAD` or `LD_AUDIT` in the image: old container toolkits run their hooks on the host with it.
+
+use super::linking::at;
+use super::reasoning::about_image;
+use super::{Case, Rule};
+use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
+use crate::version::Version;
+
+const ID: RuleId = RuleId { code: "CUL601", name: "loader-variable-in-image" };
+pub(super) const RULE: Rule = Rule {
+    id: ID,
+    summary: "the image sets LD_PRELOAD or LD_AUDIT, the trigger of CVE-2025-23266",
+    image_only: true,
+    judge,
+};
+
+/// The first container toolkit whose hooks no longer take over the image's environment.
+const FIXED: &str = "1.17.8";
+
+fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let config = &case.inventory.facts.image.config;
+    let set = ["LD_PRELOAD", "LD_AUDIT"].into_iter().filter_map(|n| Some((n, config.env(n).filter(|v| !v.is_empty())?)));
+    set.map(|(name, value)| finding(case, name, value)).collect()
+}
+
+fn finding(case: &Case<'_>, name: &str, value: &str) -> Finding {
+    // The hook starts in the container's root: a relative path, or one through /proc, leads into the image.
+    let leads_in = |path: &str| !path.is_empty() && (path.contains('/') && !path.starts_with('/') || path.starts_with("/proc/"));
+    let suspicious = value.split([':', ' ']).any(leads_in) || name == "LD_AUDIT";
+    let toolkit = case.host.container_toolkit.as_ref();
+    let exposed = toolkit.map(|v| Version::parse(FIXED).is_some_and(|fixed| *v < fixed));
+    let level = match (exposed, suspicious) {
+        (Some(true), _) | (None, true) => Level::Warning,
+        _ => Level::Note,
+    };
+    let first = value.split([':', ' ']).next().unwrap_or_default();
+    let evidence: Vec<Evidence> = match case.inventory.processes.loader.paths.file(first) {
+        Some(file) => vec![at(file, format!("{name}={value}"))],
+        None => about_image(case, format!("the image sets {name}={value}")),
+    };
+    let message = match toolkit.filter(|_| exposed == Some(true)) {
+        Some(toolkit) => format!(
+            "{name}={value}: hooks of container toolkit {toolkit} run on the host with it (CVE-2025-23266)"
+        ),
+        None => format!(
+            "{name}={value} is set for every process; hooks of container toolkits before {FIXED} run on the host with it (CVE-2025-23266)"
+        ),
+    };
+    Finding::new(ID, Outcome::Holds, message, evidence)
+        .level(level)
+        .headline(format!("{name} in the image"))
+        .component(name.to_ascii_lowercase())
+        .remedy(format!("update the container toolkit to {FIXED} or newer"))
+        .remedy(format!("set {name} in the start script, for the one program that needs it"))
+        .remedy("https://nvidia.custhelp.com/app/answers/detail/a_id/5659")
+}

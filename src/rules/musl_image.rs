@@ -1,0 +1,37 @@
+//! The image's C library is musl; the driver's libraries and NVIDIA's are built for glibc.
+
+use super::linking::{at, says};
+use super::{Case, Rule};
+use crate::facts::FileFacts;
+use crate::inventory::loader::Libc;
+use crate::report::{Finding, Outcome, RuleId};
+
+const ID: RuleId = RuleId { code: "CUL514", name: "musl-image" };
+pub(super) const RULE: Rule = Rule {
+    id: ID,
+    summary: "GPU software in a musl image, where the driver's libraries cannot be loaded",
+    image_only: true,
+    judge,
+};
+
+fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let inventory = case.inventory;
+    if inventory.processes.loader.libc != Libc::Musl || !inventory.uses_gpu() {
+        return Vec::new();
+    }
+    let is_loader = |f: &&FileFacts| f.place.path.file_name().starts_with("ld-musl-") && f.elf.is_some();
+    let is_libc = |f: &&FileFacts| f.place.path.file_name().starts_with("libc.musl-");
+    let files = &inventory.facts.files;
+    let Some(musl) = files.iter().find(is_loader).or_else(|| files.iter().find(is_libc)) else {
+        return Vec::new();
+    };
+    let message = "the image has musl and no glibc; libcuda and NVIDIA's libraries are built for glibc".to_owned();
+    vec![
+        Finding::new(ID, Outcome::Breaks, message, vec![at(musl, "the image's dynamic loader")])
+            .headline("musl image")
+            .component("libc")
+            .host("the injected libcuda.so.1 needs libc.so.6, libdl.so.2, libpthread.so.0 and librt.so.1".to_owned())
+            .error(says("Error loading shared library libdl.so.2: No such file or directory (needed by libcuda.so.1)"))
+            .remedy("use a base image with glibc: Debian, Ubuntu, Red Hat UBI"),
+    ]
+}

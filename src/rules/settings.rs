@@ -1,0 +1,48 @@
+//! What several rules about environment variables of the image share.
+
+use super::Case;
+use super::nvidia_require::is_legacy_image;
+use crate::target::profile::GpuRequest;
+
+/// Alternatives of a requirement that are shown.
+const ALTERNATIVES_SHOWN: usize = 2;
+
+/// `cuda>=12.4 brand=tesla,driver>=470,driver<471 … (30 alternatives)`.
+pub(super) fn shortened(expression: &str) -> String {
+    let all: Vec<&str> = expression.split(' ').filter(|a| !a.is_empty()).collect();
+    match all.get(..ALTERNATIVES_SHOWN) {
+        Some(first) if all.len() > ALTERNATIVES_SHOWN => {
+            format!("{} … ({} alternatives)", first.join(" "), all.len())
+        }
+        _ => expression.to_owned(),
+    }
+}
+
+/// Whether the container runtime prepares the container for a GPU at all: its hook does nothing where no device is asked
+/// for. Who asks is not known unless the target says; judging for a GPU, somebody does.
+pub(super) fn is_gpu_container(case: &Case<'_>) -> bool {
+    case.host.gpu_request != Some(GpuRequest::Image) || asks_for_gpu(case)
+}
+
+/// Whether the image itself asks for devices.
+pub(super) fn asks_for_gpu(case: &Case<'_>) -> bool {
+    let config = &case.inventory.facts.image.config;
+    match config.env("NVIDIA_VISIBLE_DEVICES") {
+        None => is_legacy_image(config),
+        Some("" | "void") => false,
+        Some(_) => true,
+    }
+}
+
+/// The words of `NVIDIA_DRIVER_CAPABILITIES`, with what holds where it is not set.
+pub(super) fn capabilities(case: &Case<'_>) -> Vec<String> {
+    let config = &case.inventory.facts.image.config;
+    let all = || case.catalog.capabilities.iter().map(|c| c.id.clone()).collect();
+    match config.env("NVIDIA_DRIVER_CAPABILITIES").filter(|v| !v.is_empty()) {
+        None if is_legacy_image(config) => all(),
+        // The default since container toolkit 1.4; before, it was `utility` alone.
+        None => vec!["utility".to_owned(), "compute".to_owned()],
+        Some(words) if words.split(',').any(|w| w == "all") => all(),
+        Some(words) => words.split(',').filter(|w| !w.is_empty()).map(str::to_owned).collect(),
+    }
+}
