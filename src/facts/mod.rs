@@ -112,6 +112,8 @@ pub enum FileKind {
     Ptx,
     Archive,
     Text,
+    /// A serialized TensorRT engine; its text says by which release.
+    Engine,
 }
 
 /// What the dynamic loader and the CUDA runtime will care about in an ELF file.

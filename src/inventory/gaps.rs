@@ -71,12 +71,15 @@ fn of_object<'a>(process: &Process<'a>, object: &Object<'a>) -> Vec<Gap<'a>> {
     }
     for (library, symbols) in object.elf.imports.iter().filter(|(library, _)| !library.is_empty()) {
         let Some(provider) = process.object(library) else { continue };
-        if provider.elf.exports.is_none() || provider.elf.versions_provided.is_empty() {
+        if provider.elf.exports.is_none() {
             continue;
         }
+        // The loader takes any symbol from a library without version nodes for the one that is asked for.
+        let has_versions = !provider.elf.versions_provided.is_empty();
         let missing: Vec<(&str, Option<&str>)> = symbols
             .iter()
             .map(|s| s.split_once('@').map_or((s.as_str(), None), |(name, version)| (name, Some(version))))
+            .filter(|(_, version)| version.is_none() || has_versions)
             .filter(|(name, _)| provider.elf.exports_symbol(name) == Some(false) && !elsewhere(process, name))
             .collect();
         if let Some((name, version)) = missing.first() {

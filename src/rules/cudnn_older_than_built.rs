@@ -18,7 +18,7 @@ pub(super) const RULE: Rule = Rule {
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let frameworks =
-        case.inventory.frameworks.iter().filter(|f| matches!(f.name.as_str(), "torch" | "tensorflow"));
+        case.inventory.frameworks.iter().filter(|f| matches!(f.name.as_str(), "torch" | "tensorflow" | "jaxlib"));
     frameworks.filter_map(|f| one(case, f)).collect()
 }
 
@@ -62,20 +62,35 @@ fn tuple(version: &Version) -> String {
     format!("({}, {}, {})", version.major(), version.minor(), version.part(2))
 }
 
-/// The cuDNN that a distribution's requirements name: its pin, or the lower bound of its CUDA extra.
+/// The cuDNN that a distribution's requirements name: its pin, or the lower bound of its CUDA extra; else its version.
 fn built_with(framework: &Framework) -> Option<Version> {
     let parsed = framework.requires.iter().filter_map(|r| Requirement::parse(r));
-    let mut cudnn = parsed.filter(|r| r.name.starts_with("nvidia-cudnn"));
+    let mut cudnn = parsed.filter(|r| r.name.starts_with("nvidia-cudnn") || r.name == "cudnn");
     cudnn
         .find_map(|r| r.bound("==").or_else(|| r.bound(">=")))
         .map(|v| Version::triple(v.major(), v.minor(), v.part(2)))
+        .or_else(|| of_local_part(&framework.version_text))
+}
+
+/// `8.6` of jaxlib's `0.4.13+cuda11.cudnn86`.
+fn of_local_part(version: &str) -> Option<Version> {
+    let digits: String = version.split_once("cudnn")?.1.chars().take_while(char::is_ascii_digit).collect();
+    let (major, minor) = digits.split_at_checked(1).filter(|(_, minor)| !minor.is_empty())?;
+    Some(Version::of(major.parse().ok()?, minor.parse().ok()?))
 }
 
 fn loaded<'c>(case: &Case<'c>, framework: &Framework) -> Option<&'c FileFacts> {
     let group = case.inventory.loading.iter().find(|g| g.name == framework.name)?;
     let of_needs =
         group.members.iter().filter(|m| m.main).find_map(|m| Some(object_of(&m.process, "libcudnn")?.1.file));
-    of_needs.or_else(|| {
+    let of_name = || {
+        let member = group.members.iter().find(|m| m.elf.dlopens.iter().any(|d| d.starts_with("libcudnn.so.")))?;
+        let name = member.elf.dlopens.iter().find(|d| d.starts_with("libcudnn.so."))?;
+        let mut process = member.process.clone();
+        let opener = process.objects.iter().position(|o| o.file.place == member.file.place)?;
+        case.inventory.processes.loader.open_name(&mut process, opener, name).file
+    };
+    of_needs.or_else(of_name).or_else(|| {
         super::tensorflow_libraries_missing::opens(case, framework)?
             .into_iter()
             .find_map(|(_, load)| load.file.filter(|_| load.name.starts_with("libcudnn.so")))

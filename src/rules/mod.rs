@@ -33,6 +33,8 @@ mod driver_needs_library;
 mod driver_not_decisive;
 mod driver_security_fix_missing;
 mod driver_too_old;
+mod engine_for_another_gpu;
+mod engine_for_another_tensorrt;
 mod forward_compatibility;
 mod forward_compatibility_unusable;
 mod gpu_dropped_by_driver;
@@ -64,6 +66,7 @@ mod onnxruntime_libraries_missing;
 mod partial_gpu_cover;
 mod pins_not_met;
 mod ptx_too_new;
+mod ptxas_too_old;
 mod reasoning;
 mod requirement_disagrees;
 mod requirement_not_met;
@@ -126,6 +129,7 @@ pub const RULES: &[Rule] = &[
     arch_specific_code_only::RULE,
     tegra_code_mismatch::RULE,
     lto_ir_only::RULE,
+    engine_for_another_gpu::RULE,
     missing_library::RULE,
     undefined_symbol::RULE,
     c_library_too_old::RULE,
@@ -147,6 +151,7 @@ pub const RULES: &[Rule] = &[
     onnxruntime_libraries_missing::RULE,
     cupy_libraries_missing::RULE,
     jax_library_too_old::RULE,
+    engine_for_another_tensorrt::RULE,
     cpu_only_build::RULE,
     pins_not_met::RULE,
     torch_companion_cuda::RULE,
@@ -156,6 +161,7 @@ pub const RULES: &[Rule] = &[
     triton_assembler_too_new::RULE,
     bitsandbytes_variant_missing::RULE,
     checks_disabled::RULE,
+    ptxas_too_old::RULE,
     compat_older_than_driver::RULE,
     stub_driver::RULE,
     driver_library_in_image::RULE,

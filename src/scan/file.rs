@@ -21,6 +21,9 @@ use std::io::{self, Read};
 /// Bytes that pass through memory at a time.
 const WINDOW_BYTES: usize = 512 << 10;
 
+/// First bytes of a serialized TensorRT engine.
+const ENGINE_MAGIC: &[u8] = b"ftrt";
+
 /// What a worker keeps from file to file.
 pub(crate) struct Scratch {
     window: Vec<u8>,
@@ -64,6 +67,9 @@ pub(crate) fn scan(
     }
     if head.starts_with(&CONTAINER_MAGIC) {
         return stream("", size, &mut whole, scratch, FileKind::Fatbin);
+    }
+    if head.starts_with(ENGINE_MAGIC) {
+        return engine(head.to_vec(), size, &mut whole, scratch);
     }
     if head.starts_with(b"!<arch>\n") {
         return archive::scan(size, &mut whole, scratch);
@@ -191,6 +197,32 @@ fn cubin(size: u64, reader: &mut dyn Read) -> io::Result<FileScan> {
         bytes: size,
     };
     Ok(FileScan { content: Some(single_image(FileKind::Cubin, row)), problems, is_elf: false })
+}
+
+/// A TensorRT engine: the kernels in it are cubins, and the release that built it stands in its head from 8.6 on.
+///
+/// ```text
+/// offset  size  field                  known from
+///      0     4  magic `ftrt`           torch_tensorrt's test for it
+///      8     4  serialization number   https://github.com/NVIDIA/TensorRT/issues/3073; 236 belongs to 8.6
+///     24     4  major, minor, patch,   the same, answered by its maker, for 8.6 and newer
+///               build, a byte each
+/// ```
+fn engine(
+    head: Vec<u8>,
+    size: u64,
+    reader: &mut dyn Read,
+    scratch: &mut Scratch,
+) -> io::Result<FileScan> {
+    const WITH_RELEASE_FROM: u32 = 236;
+    let mut found = stream("", size, reader, scratch, FileKind::Engine)?;
+    let bytes = |at: usize| head.get(at..at.saturating_add(4)).and_then(|b| <[u8; 4]>::try_from(b).ok());
+    let number = bytes(8).map(u32::from_le_bytes).filter(|n| *n >= WITH_RELEASE_FROM);
+    if let (Some(content), Some(number), Some(release)) = (&mut found.content, number, bytes(24)) {
+        let release: Vec<String> = release.iter().map(u8::to_string).collect();
+        content.text = Some(format!("tensorrt {}\nserialization {number}\n", release.join(".")));
+    }
+    Ok(found)
 }
 
 /// PTX source: `.version 8.4` and `.target sm_90` near its top.

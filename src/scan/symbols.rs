@@ -199,7 +199,7 @@ fn driver_api(name: &[u8], facts: &mut ElfFacts) {
     }
 }
 
-/// Keeps an import with a version of a CUDA library, or one of torch's C++ symbols.
+/// Keeps an import with a version of a CUDA library, one of NCCL, or one of torch's C++ symbols.
 fn import(name: &[u8], version: Option<&(String, String)>, uses_torch: bool, facts: &mut ElfFacts) -> bool {
     let text = || String::from_utf8_lossy(name).into_owned();
     let (library, entry) = match version {
@@ -207,10 +207,19 @@ fn import(name: &[u8], version: Option<&(String, String)>, uses_torch: bool, fac
             (library.clone(), format!("{}@{version}", text()))
         }
         None if uses_torch && is_torch_symbol(name) => (String::new(), text()),
+        // NCCL has no symbol versions; its functions are told by their names.
+        None if is_nccl_function(name) => match facts.needed.iter().find(|n| n.starts_with("libnccl.so")) {
+            Some(library) => (library.clone(), text()),
+            None => return false,
+        },
         _ => return false,
     };
     facts.imports.entry(library).or_default().push(entry);
     true
+}
+
+fn is_nccl_function(name: &[u8]) -> bool {
+    name.strip_prefix(b"nccl").and_then(|rest| rest.first()).is_some_and(u8::is_ascii_uppercase)
 }
 
 /// Itanium-mangled names of the namespaces c10, at and torch.

@@ -381,11 +381,20 @@ pub fn file_kind_name(kind: FileKind) -> &'static str {
         FileKind::Ptx => "ptx",
         FileKind::Archive => "archive",
         FileKind::Text => "text",
+        FileKind::Engine => "engine",
     }
 }
 
 pub fn file_kind_of(name: &str) -> Option<FileKind> {
-    [FileKind::Elf, FileKind::Cubin, FileKind::Fatbin, FileKind::Ptx, FileKind::Archive, FileKind::Text]
+    [
+        FileKind::Elf,
+        FileKind::Cubin,
+        FileKind::Fatbin,
+        FileKind::Ptx,
+        FileKind::Archive,
+        FileKind::Text,
+        FileKind::Engine,
+    ]
         .into_iter()
         .find(|k| file_kind_name(*k) == name)
 }

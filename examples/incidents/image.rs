@@ -1,0 +1,738 @@
+//! A record's `image` -> the facts that such an image has: a Debian-like system, the CUDA release, what each framework build
+//! brings by the catalog, and every statement about libraries, GPU code, compat package and environment.
+
+use crate::host::Host;
+use crate::libraries::{at, elf, file, place, sonames, text};
+use cudalint::catalog::Catalog;
+use cudalint::facts::{
+    CodeImage, CodeKind, CodePlace, CodeRow, Config, DeviceCode, FileFacts, FileKind, ImageFacts,
+    ImageIdentity, LayerIdentity, Link, Package, PackageFact, PackageOrigin, Shape,
+};
+use cudalint::names::Platform;
+use cudalint::version::{Arch, ComputeCapability, Version};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// As the record writes it; what is absent is not stated.
+#[derive(Default, Deserialize)]
+pub(crate) struct Image {
+    #[serde(rename = "ref")]
+    reference: Option<String>,
+    base: Option<String>,
+    cuda: Option<String>,
+    #[serde(default)]
+    frameworks: Vec<String>,
+    #[serde(default)]
+    libs: Vec<String>,
+    #[serde(default)]
+    arch_list: Vec<String>,
+    arch_min: Option<String>,
+    arch_max: Option<String>,
+    arch_of: Option<String>,
+    compat: Option<String>,
+    compat_path: Option<String>,
+    #[serde(default)]
+    ldconf: Vec<String>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+}
+
+const SITE: &str = "/usr/local/lib/python3.11/site-packages";
+const LIB: &str = "/usr/lib/x86_64-linux-gnu";
+
+/// `NAME[ VERSION][+VARIANT][ (remark)]`.
+struct Framework {
+    name: String,
+    version: Option<String>,
+    variant: Option<String>,
+    bound: Option<String>,
+}
+
+impl Framework {
+    fn parse(statement: &str) -> Framework {
+        let bare = statement.split(" (").next().unwrap_or(statement).trim();
+        let (front, variant) = match bare.split_once('+') {
+            Some((front, variant)) => (front.trim(), Some(variant.trim().to_owned())),
+            None => (bare, None),
+        };
+        let (name, rest) = front.split_once(' ').unwrap_or((front, ""));
+        let number = rest.trim_start_matches(['<', '>', '=']).split_whitespace().next().unwrap_or_default();
+        let stated = Version::leading(number).map(|_| number.to_owned());
+        let bound = rest.starts_with(['<', '>']).then(|| rest.to_owned());
+        Framework {
+            name: name.to_owned(),
+            version: stated.filter(|_| bound.is_none()),
+            variant,
+            bound,
+        }
+    }
+
+    /// `12.1` of `cu121`, 12 of `cu12` and of `cuda12.cudnn89`.
+    fn cuda(&self) -> (Option<Version>, Option<u64>) {
+        let Some(variant) = &self.variant else { return (None, None) };
+        let digits: String = variant
+            .strip_prefix("cuda")
+            .or_else(|| variant.strip_prefix("cu"))
+            .unwrap_or_default()
+            .chars()
+            .take_while(char::is_ascii_digit)
+            .collect();
+        match digits.len() {
+            2 => (None, digits.parse().ok()),
+            3 => {
+                let (major, minor) = digits.split_at(2);
+                let version = major.parse().ok().zip(minor.parse().ok()).map(|(a, b)| Version::of(a, b));
+                let major = version.as_ref().map(Version::major);
+                (version, major)
+            }
+            _ => (None, None),
+        }
+    }
+
+    fn is_cpu(&self) -> bool {
+        self.variant.as_deref() == Some("cpu")
+    }
+
+    /// The module directory below the site directory.
+    fn module(&self) -> String {
+        self.name.to_ascii_lowercase().replace('-', "_")
+    }
+}
+
+/// A statement of `libs`, taken apart.
+struct Statement {
+    verb: String,
+    /// Soname, file, component, or symbol.
+    name: String,
+    version: Option<Version>,
+    /// `<2.19`, `>=12.4`.
+    bound: Option<(char, Version)>,
+    path: Option<String>,
+    whole: String,
+}
+
+impl Statement {
+    fn parse(statement: &str) -> Statement {
+        let (verb, rest) = statement.split_once(' ').unwrap_or((statement, ""));
+        let (rest, path) = match rest.split_once(" at ") {
+            Some((rest, path)) => (rest, Some(path.trim().to_owned())),
+            None => (rest, None),
+        };
+        let mut words = rest.split_whitespace().map(|w| w.trim_matches(['(', ')', ',']));
+        let mut name = words.next().unwrap_or_default().to_owned();
+        if name == "symbol" {
+            name = words.next().unwrap_or_default().to_owned();
+        }
+        let (mut version, mut bound) = (None, None);
+        for word in words {
+            let number = Version::leading(word.trim_start_matches(['<', '>', '=']));
+            match (word.chars().next(), number) {
+                (Some(sign @ ('<' | '>')), Some(number)) => bound = bound.or(Some((sign, number))),
+                (_, Some(number)) => version = version.or(Some(number)),
+                _ => {}
+            }
+        }
+        Statement { verb: verb.to_owned(), name, version, bound, path, whole: statement.to_owned() }
+    }
+
+    fn is_symbol(&self) -> bool {
+        self.whole.contains("symbol ")
+    }
+
+    /// The version, or one that lies within the bound.
+    fn some_version(&self) -> Option<Version> {
+        let below = |v: &Version| match v.minor() {
+            0 => Version::of(v.major().saturating_sub(1), 9),
+            minor => Version::of(v.major(), minor - 1),
+        };
+        self.version.clone().or_else(|| match &self.bound {
+            Some(('<', v)) => Some(below(v)),
+            Some((_, v)) => Some(v.clone()),
+            None => None,
+        })
+    }
+}
+
+/// The image while it is put together.
+struct Builder<'a> {
+    record: &'a Image,
+    catalog: &'a Catalog,
+    machine: String,
+    files: Vec<FileFacts>,
+    links: Vec<Link>,
+    packages: Vec<Package>,
+    config: Config,
+    /// Directories of `/etc/ld.so.conf.d`.
+    conf: Vec<String>,
+    cuda: Option<Version>,
+    major: u64,
+}
+
+/// The facts of a record's image.
+pub(crate) fn facts(record: &Image, host: &Host, catalog: &Catalog) -> ImageFacts {
+    let arm = host.platform.as_deref() == Some("linux/arm64");
+    let frameworks: Vec<Framework> = record.frameworks.iter().map(|f| Framework::parse(f)).collect();
+    let stated = record.cuda.as_deref().or_else(|| record.base.as_deref().and_then(cuda_of_base));
+    let of_variant = frameworks.iter().find_map(|f| f.cuda().1);
+    let major = stated.and_then(|c| c.split('.').next()?.parse().ok()).or(of_variant);
+    let mut b = Builder {
+        record,
+        catalog,
+        machine: if arm { "arm64" } else { "amd64" }.to_owned(),
+        files: Vec::new(),
+        links: Vec::new(),
+        packages: Vec::new(),
+        config: Config { env: record.env.clone().into_iter().collect(), ..Config::default() },
+        conf: Vec::new(),
+        cuda: stated.and_then(Version::parse).map(|v| v.major_minor()),
+        major: major.unwrap_or(12),
+    };
+    b.system();
+    b.toolkit(stated.is_some(), &frameworks);
+    for framework in &frameworks {
+        b.framework(framework);
+    }
+    b.code(&frameworks);
+    b.statements(&frameworks);
+    b.compat();
+    b.finish(arm)
+}
+
+/// `12.4` of `nvidia/cuda:12.4.1-base` and of `nvidia/cuda 13.2`.
+fn cuda_of_base(base: &str) -> Option<&str> {
+    let rest = base.strip_prefix("nvidia/cuda")?.trim_start_matches([':', ' ']);
+    let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+    (end > 0).then(|| &rest[..end]).or(Some(rest)).filter(|v| !v.is_empty())
+}
+
+impl Builder<'_> {
+    fn system(&mut self) {
+        let machine = self.machine.clone();
+        for name in ["libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libstdc++.so.6"] {
+            self.files.push(at(&format!("{LIB}/{name}"), elf(name, &machine)));
+        }
+        let mut python = elf("", &machine);
+        python.soname = None;
+        python.interpreter = Some("/lib64/ld-linux-x86-64.so.2".to_owned());
+        self.files.push(at("/usr/local/bin/python3.11", python));
+        self.files.push(text("/etc/ld.so.cache", ""));
+    }
+
+    /// Where the CUDA libraries of the image stand: a toolkit directory, or NVIDIA's wheels.
+    fn in_wheels(&self) -> bool {
+        let set = self.record.reference.as_deref().is_some_and(|r| r.contains("wheel") || r.contains("conda"));
+        set && self.record.base.is_none()
+    }
+
+    fn toolkit_dir(&self) -> String {
+        let release = self.cuda.as_ref().map_or_else(|| format!("{}.x", self.major), ToString::to_string);
+        format!("/usr/local/cuda-{release}/lib64")
+    }
+
+    fn library_dir(&self) -> String {
+        if self.in_wheels() { format!("{SITE}/nvidia/cuda_runtime/lib") } else { self.toolkit_dir() }
+    }
+
+    /// The CUDA runtime of the image or build, where a release is stated and the frameworks do not bring their own.
+    fn toolkit(&mut self, stated: bool, frameworks: &[Framework]) {
+        let brought = frameworks.iter().any(|f| f.cuda().1.is_some());
+        let cpu = !frameworks.is_empty() && frameworks.iter().all(Framework::is_cpu);
+        if !stated || cpu || self.in_wheels() && brought {
+            return;
+        }
+        let dir = self.library_dir();
+        self.component("cudart", self.cuda.clone(), &dir);
+        if !self.in_wheels() {
+            self.conf.push(dir.clone());
+            let home = dir.trim_end_matches("/lib64").to_owned();
+            self.link("/usr/local/cuda", &home);
+        }
+    }
+
+    fn link(&mut self, path: &str, target: &str) {
+        self.links.push(Link { place: place(path), target: target.to_owned(), hard: false });
+    }
+
+    /// The files of a component of the stack, unless they are there already.
+    fn component(&mut self, name: &str, version: Option<Version>, dir: &str) {
+        // A component's own version is no CUDA release.
+        let release = if name == "cuda" || name == "cudart" { version.clone().or(self.cuda.clone()) } else { version };
+        let major = match (name, &release) {
+            ("cuda" | "cudart", Some(v)) => v.major(),
+            _ => self.major,
+        };
+        for soname in sonames(name, release.as_ref(), major) {
+            let known = |f: &FileFacts| {
+                f.place.path.parent().as_str() == dir && f.elf.as_ref().is_some_and(|e| e.soname.as_deref() == Some(soname.as_str()))
+            };
+            if self.files.iter().any(known) {
+                continue;
+            }
+            let of_release = name != "cuda" || soname.starts_with("libcudart");
+            let found = file(dir, &soname, release.as_ref().filter(|_| of_release), &self.machine);
+            if found.place.path.file_name() != soname {
+                self.link(&format!("{dir}/{soname}"), &found.place.path.to_string());
+            }
+            self.files.push(found);
+        }
+    }
+
+    fn package(&mut self, name: &str, version: &str, requires: &[String]) {
+        let folder = name.replace('-', "_");
+        self.packages.push(Package {
+            place: place(&format!("{SITE}/{folder}-{version}.dist-info/METADATA")),
+            fact: PackageFact {
+                origin: PackageOrigin::Pip,
+                name: name.to_owned(),
+                version: version.to_owned(),
+                requires: requires.to_vec(),
+            },
+        });
+    }
+
+    /// A framework: its distribution, its version file, its main library, and the CUDA runtime that its build brings.
+    fn framework(&mut self, framework: &Framework) {
+        let (cuda, major) = framework.cuda();
+        let release = cuda.clone().or_else(|| if major.is_none() { self.cuda.clone() } else { None });
+        let name = match framework.name.as_str() {
+            "llama.cpp" | "nccl-tests" => return self.program(framework),
+            "cupy" => format!("cupy-cuda{}x", self.major),
+            name => name.to_ascii_lowercase(),
+        };
+        let local = framework.variant.as_deref().map(|v| format!("+{v}")).unwrap_or_default();
+        let number = framework.version.clone().unwrap_or_else(|| "0".to_owned());
+        let requires = self.requirements(framework);
+        self.package(&name, &format!("{number}{local}"), &requires);
+        if name == "torch" {
+            let cuda = match (&release, framework.is_cpu()) {
+                (Some(cuda), false) => format!("'{cuda}'"),
+                _ => "None".to_owned(),
+            };
+            let version = format!("__version__ = '{number}{local}'\ncuda: Optional[str] = {cuda}\nhip: Optional[str] = None\n");
+            // A build whose CUDA release nobody states is a GPU build all the same.
+            if framework.is_cpu() || release.is_some() {
+                self.files.push(text(&format!("{SITE}/torch/version.py"), &version));
+            }
+        }
+        if framework.is_cpu() {
+            return;
+        }
+        let mut main = elf(&self.main_name(framework), &self.machine);
+        main.runpath = vec!["$ORIGIN/../nvidia/cuda_runtime/lib".to_owned(), "$ORIGIN/../../nvidia/cuda_runtime/lib".to_owned()];
+        if let (Some(major), true) = (major, release.is_some() || major.is_some()) {
+            let dir = format!("{SITE}/nvidia/cuda_runtime/lib");
+            let before = self.major;
+            self.major = major;
+            let version = cuda.clone();
+            let soname = sonames("cudart", version.as_ref(), major).remove(0);
+            self.files.push(file(&dir, &soname, version.as_ref(), &self.machine));
+            self.major = before;
+            main.needed.push(soname);
+        }
+        let path = self.main_path(framework);
+        self.files.push(at(&path, main));
+    }
+
+    /// A program without Python.
+    fn program(&mut self, framework: &Framework) {
+        let mut main = elf("", &self.machine);
+        main.soname = None;
+        main.interpreter = Some("/lib64/ld-linux-x86-64.so.2".to_owned());
+        let path = self.main_path(framework);
+        self.files.push(at(&path, main));
+        self.config.entrypoint = vec![path];
+    }
+
+    fn main_name(&self, framework: &Framework) -> String {
+        match framework.name.to_ascii_lowercase().as_str() {
+            "torch" => "libtorch_cuda.so".to_owned(),
+            "onnxruntime-gpu" => "libonnxruntime_providers_cuda.so".to_owned(),
+            "tensorflow" => "libtensorflow_cc.so.2".to_owned(),
+            "jaxlib" => "xla_extension.so".to_owned(),
+            _ => format!("lib{}.so", framework.module()),
+        }
+    }
+
+    fn main_path(&self, framework: &Framework) -> String {
+        let file = self.main_name(framework);
+        match framework.name.to_ascii_lowercase().as_str() {
+            "llama.cpp" | "nccl-tests" => format!("/usr/local/bin/{}", framework.name),
+            "torch" => format!("{SITE}/torch/lib/{file}"),
+            "onnxruntime-gpu" => format!("{SITE}/onnxruntime/capi/{file}"),
+            _ => format!("{SITE}/{}/{file}", framework.module()),
+        }
+    }
+
+    /// What the build asks of other distributions: its own version needs of cuDNN and of the assembler.
+    fn requirements(&self, framework: &Framework) -> Vec<String> {
+        let statements = self.record.libs.iter().map(|l| Statement::parse(l)).filter(|s| s.verb == "needs");
+        let mut out = Vec::new();
+        for s in statements {
+            match (s.name.as_str(), &s.version) {
+                ("cudnn", Some(v)) => out.push(format!("nvidia-cudnn-cu{}>={v}", self.major)),
+                ("ptxas", Some(isa)) => {
+                    let cuda = self.catalog.ptx_row(isa).map(|r| r.cuda.clone());
+                    out.extend(cuda.map(|c| format!("nvidia-cuda-nvcc-cu{}>={c}", c.major())));
+                }
+                _ => {}
+            }
+        }
+        if self.record.frameworks.first().map(|f| Framework::parse(f).name) == Some(framework.name.clone()) { out } else { Vec::new() }
+    }
+
+    /// GPU code: of the library that the record describes, and of torch builds as the catalog knows them.
+    fn code(&mut self, frameworks: &[Framework]) {
+        let of = self.record.arch_of.as_deref().map(str::to_ascii_lowercase);
+        let described = match &of {
+            None => frameworks.first(),
+            Some(of) => frameworks.iter().find(|f| of.starts_with(&f.name.to_ascii_lowercase())),
+        };
+        let release = described.and_then(|f| f.cuda().0).or_else(|| self.cuda.clone());
+        if let Some(images) = self.described(release.as_ref()) {
+            let path = match (described, &of) {
+                (Some(framework), None) => self.main_path(framework),
+                (Some(framework), Some(_)) => format!("{SITE}/{}/_C.abi3.so", framework.module()),
+                (None, _) => "/usr/local/bin/app".to_owned(),
+            };
+            self.put_code(&path, &images);
+        }
+        let torch = frameworks.iter().find(|f| f.name == "torch" && !f.is_cpu());
+        let own = described.is_some_and(|f| f.name == "torch") && self.has_arch();
+        if let Some(torch) = torch.filter(|_| !own)
+            && let Some(images) = self.torch_code(torch)
+        {
+            let path = self.main_path(torch);
+            self.put_code(&path, &images);
+        }
+        // RAPIDS and CuPy beside another framework: GPU builds, of which the record says no more.
+        for other in frameworks.iter().filter(|f| ["cudf", "cuml", "cugraph"].contains(&f.name.as_str())) {
+            let images = self.all_of_release(None, None, release.as_ref());
+            let path = self.main_path(other);
+            self.put_code(&path, &images);
+        }
+    }
+
+    fn has_arch(&self) -> bool {
+        !self.record.arch_list.is_empty() || self.record.arch_min.is_some() || self.record.arch_max.is_some()
+    }
+
+    /// The list as stated, or all machine code of the release between the bounds.
+    fn described(&self, release: Option<&Version>) -> Option<Vec<CodeImage>> {
+        if !self.record.arch_list.is_empty() {
+            return Some(self.record.arch_list.iter().filter_map(|a| self.image(a, release)).collect());
+        }
+        let bound = |text: &Option<String>| text.as_deref().and_then(ComputeCapability::parse);
+        let (min, max) = (bound(&self.record.arch_min), bound(&self.record.arch_max));
+        (min.is_some() || max.is_some()).then(|| self.all_of_release(min, max, release))
+    }
+
+    fn all_of_release(
+        &self,
+        min: Option<ComputeCapability>,
+        max: Option<ComputeCapability>,
+        release: Option<&Version>,
+    ) -> Vec<CodeImage> {
+        let rows = self.catalog.archs.iter().filter(|a| !a.tegra);
+        let of_release = rows.filter(|a| {
+            release.is_none_or(|r| {
+                a.first_toolkit.major_minor() <= *r && a.last_toolkit.as_ref().is_none_or(|l| *r <= l.major_minor())
+            })
+        });
+        let mut all: Vec<CodeImage> = of_release
+            .filter(|a| min.is_none_or(|m| a.cc >= m) && max.is_none_or(|m| a.cc <= m))
+            .filter_map(|a| self.image(&format!("sm_{}", a.cc.sm_number()), release))
+            .collect();
+        // The bounds themselves are machine code that was seen.
+        for cc in [min, max].into_iter().flatten() {
+            all.extend(self.image(&format!("sm_{}", cc.sm_number()), release));
+        }
+        all
+    }
+
+    fn torch_code(&self, torch: &Framework) -> Option<Vec<CodeImage>> {
+        let tables: toml::Table = include_str!("../../rules/catalog/frameworks.toml").parse().ok()?;
+        let rows = |name: &str| tables.get(name).and_then(|t| t.as_array()).cloned().unwrap_or_default();
+        let text = |row: &toml::Value, key: &str| row.get(key).and_then(|v| v.as_str()).map(str::to_owned);
+        let (release, _) = torch.cuda();
+        let version = torch.version.as_deref();
+        let default = rows("torch_release").into_iter().find(|r| {
+            let same = text(r, "version").as_deref() == version;
+            let variant = torch.variant.as_ref().map(|v| format!("+{v}"));
+            same && (variant.is_none() || text(r, "pypi_local_version") == variant)
+        });
+        let list = |row: &toml::Value, key: &str| -> Vec<String> {
+            let values = row.get(key).and_then(|v| v.as_array()).cloned().unwrap_or_default();
+            values.iter().filter_map(|v| v.as_str().map(|s| s.replace('.', ""))).collect()
+        };
+        let names = match default {
+            Some(row) => list(&row, "pypi_sm"),
+            None => {
+                let of_variant = |r: &toml::Value| {
+                    let number = version.and_then(Version::leading).map(|v| v.major_minor());
+                    let within = text(r, "releases").is_some_and(|range| {
+                        let (from, to) = range.split_once('-').unwrap_or((&range, &range));
+                        let ends = Version::leading(from).zip(Version::leading(to).or_else(|| Version::leading(from)));
+                        number.as_ref().is_none_or(|n| ends.is_some_and(|(a, b)| a <= *n && *n <= b))
+                    });
+                    text(r, "variant") == torch.variant && within && torch.bound.is_none()
+                };
+                list(&rows("torch_variant").into_iter().find(of_variant)?, "sm")
+            }
+        };
+        Some(names.iter().filter_map(|n| self.image(&format!("sm_{}", n.trim_start_matches("sm_")), release.as_ref())).collect())
+    }
+
+    /// `sm_86`, `compute_80`; PTX is of the ISA that the release emits.
+    fn image(&self, name: &str, release: Option<&Version>) -> Option<CodeImage> {
+        let arch = Arch::parse(name)?;
+        if name.starts_with("sm") {
+            return Some(CodeImage { kind: CodeKind::Sass, arch, ptx_isa: None });
+        }
+        let isa = release.and_then(|r| self.catalog.ptx_of_cuda(r)).map(|p| p.ptx.clone());
+        let ptx_isa = isa.and_then(|v| Some((u16::try_from(v.major()).ok()?, u16::try_from(v.minor()).ok()?)));
+        // An unknown toolkit's PTX is taken for old: nothing says that a driver cannot compile it.
+        Some(CodeImage { kind: CodeKind::Ptx, arch, ptx_isa: ptx_isa.or(Some((6, 0))) })
+    }
+
+    fn put_code(&mut self, path: &str, images: &[CodeImage]) {
+        let mut images = images.to_vec();
+        images.sort_unstable();
+        images.dedup();
+        let row = |image: &CodeImage| CodeRow {
+            place: CodePlace::Section,
+            section: Some(".nv_fatbin".to_owned()),
+            image: *image,
+            toolkit: None,
+            count: 1,
+            bytes: 4096,
+        };
+        let shape = Shape { place: CodePlace::Section, section: Some(".nv_fatbin".to_owned()), images: images.clone(), count: 1 };
+        let code = DeviceCode {
+            containers: 1,
+            bytes: 4096,
+            rows: images.iter().map(row).collect(),
+            shapes: vec![shape],
+            ..DeviceCode::default()
+        };
+        if let Some(known) = self.files.iter_mut().find(|f| f.place.path.as_str() == path) {
+            known.device_code = Some(code);
+            return;
+        }
+        let mut app = elf("", &self.machine);
+        app.soname = None;
+        if !path.contains("-packages/") {
+            app.interpreter = Some("/lib64/ld-linux-x86-64.so.2".to_owned());
+        }
+        let mut found = at(path, app);
+        found.device_code = Some(code);
+        self.files.push(found);
+    }
+
+    fn statements(&mut self, frameworks: &[Framework]) {
+        let statements: Vec<Statement> = self.record.libs.iter().map(|l| Statement::parse(l)).collect();
+        for s in &statements {
+            match s.verb.as_str() {
+                "has" => self.has(s),
+                "first" => self.first(s, &statements),
+                "symlink" => {
+                    let path = s.whole.trim_start_matches("symlink ").trim().to_owned();
+                    let name = path.rsplit('/').next().unwrap_or_default().to_owned();
+                    self.link(&path, &format!("/etc/alternatives/{name}"));
+                }
+                "file" => {
+                    let path = s.whole.trim_start_matches("file ").trim().to_owned();
+                    let name = path.rsplit('/').next().unwrap_or_default().to_owned();
+                    self.files.push(at(&path, elf(&name, &self.machine)));
+                }
+                "dup" => {
+                    for name in s.whole.split_whitespace().skip(1) {
+                        self.package(name, "0", &[]);
+                    }
+                }
+                "plan" => self.plan(s),
+                _ => {}
+            }
+        }
+        self.needs(frameworks, &statements);
+    }
+
+    fn has(&mut self, s: &Statement) {
+        let dir = s.path.clone().unwrap_or_else(|| match s.name.as_str() {
+            "cuda" | "cudart" | "cublas" => self.library_dir(),
+            _ => LIB.to_owned(),
+        });
+        let dir = self.absolute(&dir);
+        match s.name.as_str() {
+            "cuda" if s.version.as_ref().is_some_and(|v| v.len() == 1) => self.component("cuda", None, &dir),
+            "cuda" => self.component("cuda", s.version.clone(), &dir),
+            name => self.component(name, s.some_version(), &dir),
+        }
+        let in_wheels = dir.contains("-packages/");
+        if dir != LIB && !in_wheels && !self.conf.contains(&dir) && s.path.is_none() {
+            self.conf.push(dir);
+        }
+    }
+
+    /// A directory that a record writes from the site directory on.
+    fn absolute(&self, path: &str) -> String {
+        match path.strip_prefix("site-packages") {
+            Some(rest) => format!("{SITE}{rest}"),
+            None if path.starts_with('/') => path.to_owned(),
+            None => format!("/{path}"),
+        }
+    }
+
+    /// The copy that the search order finds first: its directory leads LD_LIBRARY_PATH, as nothing else makes it so.
+    fn first(&mut self, s: &Statement, all: &[Statement]) {
+        let stub = s.whole.contains("(stub)");
+        let stated = s.path.clone().map(|p| self.absolute(&p));
+        let soname = sonames(&s.name, s.some_version().as_ref(), self.major).into_iter().next();
+        let (dir, soname) = match (stated, soname) {
+            (Some(path), Some(soname)) => match path.rsplit_once('/') {
+                Some((dir, name)) if name.contains(".so") || name == s.name => (dir.to_owned(), soname),
+                _ => (path, soname),
+            },
+            (Some(path), None) => return self.tool(s, &path),
+            (None, Some(soname)) => ("/usr/local/lib".to_owned(), soname),
+            (None, None) => return,
+        };
+        let version = s.some_version();
+        let mut found = file(&dir, &soname, version.as_ref().filter(|_| !stub), &self.machine);
+        if let Some(elf) = &mut found.elf {
+            // Everything that is asked of it and that its version has.
+            elf.versions_provided = vec![soname.clone()];
+        }
+        self.files.retain(|f| f.place.path != found.place.path);
+        self.files.push(found);
+        let alone = !all.iter().any(|o| o.verb == "has" && o.name == s.name);
+        let named = self.config.env("LD_LIBRARY_PATH").is_some_and(|v| v.split(':').any(|d| d == dir));
+        if !named && (stub || !dir.contains("-packages/") && alone || dir.contains("-packages/")) {
+            let before = self.config.env("LD_LIBRARY_PATH").map(|v| format!(":{v}")).unwrap_or_default();
+            self.config.env.retain(|(k, _)| k != "LD_LIBRARY_PATH");
+            self.config.env.push(("LD_LIBRARY_PATH".to_owned(), format!("{dir}{before}")));
+        }
+        if stub && !self.files.iter().any(|f| f.elf.as_ref().is_some_and(|e| e.interpreter.is_some() && e.soname.is_none() && f.device_code.is_some())) {
+            // Something that uses the driver: a program of its time.
+            let mut app = elf("", &self.machine);
+            app.soname = None;
+            app.interpreter = Some("/lib64/ld-linux-x86-64.so.2".to_owned());
+            app.needed.push("libcuda.so.1".to_owned());
+            self.files.push(at("/usr/local/bin/app", app));
+        }
+    }
+
+    /// A program of the toolkit, such as ptxas, with the version that its banner states.
+    fn tool(&mut self, s: &Statement, path: &str) {
+        let mut program = elf("", &self.machine);
+        program.soname = None;
+        program.interpreter = Some("/lib64/ld-linux-x86-64.so.2".to_owned());
+        let version = s.version.iter().map(ToString::to_string).collect();
+        program.version_texts.insert("toolkit".to_owned(), version);
+        self.files.push(at(path, program));
+    }
+
+    fn plan(&mut self, s: &Statement) {
+        let mut words = s.whole.split_whitespace();
+        let version = words.find_map(Version::parse);
+        let cc = s.whole.split(" cc ").nth(1).and_then(|c| ComputeCapability::parse(c.trim()));
+        let mut found = text("/models/model.plan", "");
+        found.kind = FileKind::Engine;
+        found.text = version.map(|v| format!("tensorrt {v}"));
+        if let Some(cc) = cc {
+            let image = CodeImage { kind: CodeKind::Sass, arch: Arch { number: cc.sm_number(), suffix: cudalint::version::Suffix::None }, ptx_isa: None };
+            let row = CodeRow { place: CodePlace::Cubin, section: None, image, toolkit: None, count: 1, bytes: 4096 };
+            let shape = Shape { place: CodePlace::Cubin, section: None, images: vec![image], count: 1 };
+            found.device_code = Some(DeviceCode { bytes: 4096, rows: vec![row], shapes: vec![shape], ..DeviceCode::default() });
+        }
+        self.files.push(found);
+    }
+
+    /// What the first framework, or a program, asks of libraries: by name, by symbol, by version.
+    fn needs(&mut self, frameworks: &[Framework], statements: &[Statement]) {
+        let asks = frameworks.iter().find(|f| !f.is_cpu() && f.name != "torch").or(frameworks.iter().find(|f| !f.is_cpu()));
+        let Some(framework) = asks else { return };
+        let path = self.main_path(framework);
+        let by_name = |s: &&Statement| (s.verb == "needs" || s.verb == "lacks") && s.name.contains(".so") && s.bound.is_none();
+        let mut names: Vec<String> = statements.iter().filter(by_name).map(|s| s.name.clone()).collect();
+        names.dedup();
+        // TensorFlow opens its libraries by name; the others are linked with them.
+        let opens = framework.name.to_ascii_lowercase() == "tensorflow" || framework.name == "jaxlib";
+        let symbols: Vec<(String, String)> = statements.iter().filter(|s| s.verb == "needs").filter_map(|s| self.symbol(s)).collect();
+        let jax_cudnn = statements.iter().find(|s| framework.name == "jaxlib" && s.verb == "has" && s.name == "cudnn").and_then(|s| s.version.clone());
+        let Some(main) = self.files.iter_mut().find(|f| f.place.path.as_str() == path).and_then(|f| f.elf.as_mut()) else { return };
+        for name in names {
+            if opens { main.dlopens.push(name) } else { main.needed.push(name) }
+        }
+        if let Some(v) = jax_cudnn {
+            main.dlopens.push(format!("libcudnn.so.{}", v.major()));
+        }
+        for (library, symbol) in symbols {
+            main.needed.push(library.clone());
+            main.imports.entry(library).or_default().push(symbol);
+        }
+    }
+
+    /// The library and symbol that a `needs` statement asks for.
+    fn symbol(&self, s: &Statement) -> Option<(String, String)> {
+        if s.is_symbol() {
+            let stem = ["nccl", "cudnn", "cublas"].into_iter().find(|p| s.name.starts_with(p))?;
+            let library = sonames(stem, None, self.major).into_iter().next()?;
+            return Some((library, s.name.clone()));
+        }
+        let (_, lowest) = s.bound.as_ref().filter(|(sign, _)| *sign == '>')?;
+        let jit_link = s.name.starts_with("libnvJitLink");
+        // Each release adds a symbol with its number, which libcusparse of that release asks for.
+        jit_link.then(|| {
+            let symbol = format!("__nvJitLinkComplete_{}_{}@{}", lowest.major(), lowest.minor(), s.name);
+            (s.name.clone(), symbol)
+        })
+    }
+
+    fn compat(&mut self) {
+        let Some(version) = &self.record.compat else { return };
+        let home = self.toolkit_dir().trim_end_matches("/lib64").to_owned();
+        self.links.retain(|l| l.place.path.as_str() != "/usr/local/cuda");
+        self.link("/usr/local/cuda", &home);
+        let how = self.record.compat_path.as_deref().unwrap_or("plain");
+        let dir = match how {
+            "entrypoint" => format!("{home}/compat/lib.real"),
+            _ => format!("{home}/compat"),
+        };
+        self.files.push(at(&format!("{dir}/libcuda.so.{version}"), elf("libcuda.so.1", &self.machine)));
+        match how {
+            "entrypoint" => self.config.entrypoint = vec!["/opt/nvidia/nvidia_entrypoint.sh".to_owned()],
+            "ld.so.conf.d" => self.conf.insert(0, "/usr/local/cuda/compat".to_owned()),
+            "LD_LIBRARY_PATH" if self.config.env("LD_LIBRARY_PATH").is_none() => {
+                self.config.env.push(("LD_LIBRARY_PATH".to_owned(), "/usr/local/cuda/compat".to_owned()));
+            }
+            _ => {}
+        }
+    }
+
+    fn finish(mut self, arm: bool) -> ImageFacts {
+        for (number, entry) in self.record.ldconf.iter().enumerate() {
+            if let Some((_, dir)) = entry.split_once("-> ") {
+                self.conf.insert(number, dir.trim().to_owned());
+            }
+        }
+        self.files.push(text("/etc/ld.so.conf", &self.conf.join("\n")));
+        self.files.sort_by(|a, b| a.place.path.cmp(&b.place.path));
+        self.links.sort();
+        self.packages.sort();
+        let mut image = ImageIdentity {
+            reference: self.record.reference.clone().unwrap_or_default(),
+            config: self.config,
+            layers: vec![LayerIdentity::default()],
+            ..ImageIdentity::default()
+        };
+        image.platform = Platform::parse(if arm { "linux/arm64" } else { "linux/amd64" }).unwrap_or_default();
+        ImageFacts {
+            image,
+            complete: true,
+            files: self.files,
+            links: self.links,
+            packages: self.packages,
+            ..ImageFacts::default()
+        }
+    }
+}

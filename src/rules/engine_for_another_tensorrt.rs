@@ -1,0 +1,60 @@
+//! A serialized TensorRT engine of another TensorRT than the one in the image.
+
+use super::linking::{at, says};
+use super::{Case, Rule};
+use crate::facts::{FileFacts, FileKind};
+use crate::inventory::Component;
+use crate::report::{Evidence, Finding, Outcome, RuleId};
+use crate::version::Version;
+
+const ID: RuleId = RuleId { code: "CUL324", name: "engine-for-another-tensorrt" };
+pub(super) const RULE: Rule = Rule {
+    id: ID,
+    summary: "a TensorRT engine was built by another release than the TensorRT in the image",
+    image_only: true,
+    judge,
+};
+
+/// The release that an engine file states.
+pub(super) fn built_by(file: &FileFacts) -> Option<Version> {
+    Version::parse(file.text.as_deref()?.lines().find_map(|l| l.strip_prefix("tensorrt "))?)
+}
+
+fn judge(case: &Case<'_>) -> Vec<Finding> {
+    let is_runtime = |c: &&Component| {
+        let name = c.place.path.file_name();
+        c.version.is_some() && name.starts_with("libnvinfer.so")
+    };
+    let runtimes: Vec<&Component> = case.inventory.components.iter().filter(is_runtime).collect();
+    let [runtime] = runtimes.as_slice() else { return Vec::new() };
+    let Some(have) = runtime.version.as_deref().and_then(Version::leading) else { return Vec::new() };
+    let engines = case.inventory.facts.files.iter().filter(|f| f.kind == FileKind::Engine);
+    engines.filter_map(|f| Some(one(f, &built_by(f)?, runtime, &have))).collect()
+}
+
+fn one(engine: &FileFacts, built: &Version, runtime: &Component, have: &Version) -> Finding {
+    let evidence = vec![
+        at(engine, format!("built by TensorRT {built}")),
+        Evidence { place: runtime.place.clone(), detail: format!("TensorRT {have}") },
+    ];
+    let path = &engine.place.path;
+    let (built_minor, have_minor) = (built.major_minor(), have.major_minor());
+    if built_minor == have_minor {
+        let message = format!("the engine {path} and the TensorRT of the image are both {have_minor}");
+        return Finding::new(ID, Outcome::Holds, message, evidence).component("tensorrt");
+    }
+    // An engine may have been built to load in later releases of its major; never in earlier ones.
+    let may_load = built.major() == have.major() && built_minor < have_minor;
+    let message = match may_load {
+        true => format!(
+            "the engine {path} was built by TensorRT {built_minor}, and the image has {have_minor}: it loads only if it was built version-compatible"
+        ),
+        false => format!("the engine {path} was built by TensorRT {built_minor}; the image has {have_minor}"),
+    };
+    Finding::new(ID, if may_load { Outcome::Unknown } else { Outcome::Breaks }, message, evidence)
+        .headline("engine of another TensorRT")
+        .component("tensorrt")
+        .error(says("Version tag does not match. Note: Current Version: "))
+        .remedy(format!("build the engine with TensorRT {have_minor}"))
+        .remedy(format!("use TensorRT {built_minor} in the image"))
+}
