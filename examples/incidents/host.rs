@@ -52,7 +52,9 @@ fn gpu(name: Option<&String>, cc: Option<&String>, catalog: &Catalog) -> Option<
         return Some(known);
     }
     let mut gpu = resolve_gpu(cc?, catalog).ok()?;
-    if name.is_some_and(|n| n.contains("GeForce") || n.contains("RTX 3") || n.contains("RTX 4") || n.contains("RTX 5")) {
+    if name.is_some_and(|n| {
+        n.contains("GeForce") || n.contains("RTX 3") || n.contains("RTX 4") || n.contains("RTX 5")
+    }) {
         gpu.forward_compat = Some(false);
         gpu.brands = vec![Brand::GeForce];
     }
@@ -62,18 +64,20 @@ fn gpu(name: Option<&String>, cc: Option<&String>, catalog: &Catalog) -> Option<
 fn profile(host: &Host) -> Profile {
     let runtime = host.runtime.as_deref().unwrap_or_default();
     let stated = host.runtime_mode.as_deref().and_then(|m| RuntimeMode::parse(m).ok());
-    let toolkit = host.toolkit.as_deref().unwrap_or_default().trim_start_matches("libnvidia-container").trim();
+    let toolkit =
+        host.toolkit.as_deref().unwrap_or_default().trim_start_matches("libnvidia-container").trim();
     // `<1.18.2` is a bound: below 1.18 it still says that the mode is legacy.
     let bound = toolkit.strip_prefix('<').and_then(|b| Version::parse(b.trim_start_matches('=').trim()));
     let old = bound.as_ref().is_some_and(|b| *b <= Version::of(1, 18));
     // The hook of nvidia-docker 2 and of `docker --gpus` is the legacy mode.
-    let hook = runtime.contains("nvidia-docker") || runtime.contains("--gpus");
+    let without = ["without --gpus", "no --gpus", "not requested"].iter().any(|w| runtime.contains(w));
+    let hook = runtime.contains("nvidia-docker") || runtime.contains("--gpus") && !without;
     let kind = match host.platform.as_deref() {
         Some("wsl2") => Some(Kind::Wsl),
         _ => None,
     };
-    let only_image = runtime.contains("runtime=nvidia") || runtime.contains("runtime nvidia");
-    let by_engine = ["--gpus", "kubernetes", "device plugin"].iter().any(|w| runtime.contains(w));
+    let only_image = without || runtime.contains("runtime=nvidia") || runtime.contains("runtime nvidia");
+    let by_engine = !without && ["--gpus", "kubernetes", "device plugin"].iter().any(|w| runtime.contains(w));
     Profile {
         container_toolkit: toolkit_version(toolkit).ok().filter(|_| bound.is_none()),
         runtime_mode: stated.or((hook || old).then_some(RuntimeMode::Legacy)),

@@ -59,12 +59,7 @@ impl Framework {
         let number = rest.trim_start_matches(['<', '>', '=']).split_whitespace().next().unwrap_or_default();
         let stated = Version::leading(number).map(|_| number.to_owned());
         let bound = rest.starts_with(['<', '>']).then(|| rest.to_owned());
-        Framework {
-            name: name.to_owned(),
-            version: stated.filter(|_| bound.is_none()),
-            variant,
-            bound,
-        }
+        Framework { name: name.to_owned(), version: stated.filter(|_| bound.is_none()), variant, bound }
     }
 
     /// `12.1` of `cu121`, 12 of `cu12` and of `cuda12.cudnn89`.
@@ -187,7 +182,10 @@ pub(crate) fn facts(record: &Image, host: &Host, catalog: &Catalog) -> ImageFact
         cuda: stated.and_then(Version::parse).map(|v| v.major_minor()),
         major: major.unwrap_or(12),
     };
-    b.system();
+    let musl = ["alpine", "musl"].iter().any(|w| {
+        record.base.as_deref().is_some_and(|b| b.contains(w)) || record.libs.iter().any(|l| l.contains(w))
+    });
+    b.system(musl);
     b.toolkit(stated.is_some(), &frameworks);
     for framework in &frameworks {
         b.framework(framework);
@@ -206,9 +204,15 @@ fn cuda_of_base(base: &str) -> Option<&str> {
 }
 
 impl Builder<'_> {
-    fn system(&mut self) {
+    fn system(&mut self, musl: bool) {
         let machine = self.machine.clone();
-        for name in ["libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libstdc++.so.6"] {
+        if musl {
+            self.files.push(at("/lib/ld-musl-x86_64.so.1", elf("libc.musl-x86_64.so.1", &machine)));
+            return;
+        }
+        for name in
+            ["libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libstdc++.so.6"]
+        {
             self.files.push(at(&format!("{LIB}/{name}"), elf(name, &machine)));
         }
         let mut python = elf("", &machine);
@@ -220,7 +224,8 @@ impl Builder<'_> {
 
     /// Where the CUDA libraries of the image stand: a toolkit directory, or NVIDIA's wheels.
     fn in_wheels(&self) -> bool {
-        let set = self.record.reference.as_deref().is_some_and(|r| r.contains("wheel") || r.contains("conda"));
+        let set =
+            self.record.reference.as_deref().is_some_and(|r| r.contains("wheel") || r.contains("conda"));
         set && self.record.base.is_none()
     }
 
@@ -256,14 +261,16 @@ impl Builder<'_> {
     /// The files of a component of the stack, unless they are there already.
     fn component(&mut self, name: &str, version: Option<Version>, dir: &str) {
         // A component's own version is no CUDA release.
-        let release = if name == "cuda" || name == "cudart" { version.clone().or(self.cuda.clone()) } else { version };
+        let release =
+            if name == "cuda" || name == "cudart" { version.clone().or(self.cuda.clone()) } else { version };
         let major = match (name, &release) {
             ("cuda" | "cudart", Some(v)) => v.major(),
             _ => self.major,
         };
         for soname in sonames(name, release.as_ref(), major) {
             let known = |f: &FileFacts| {
-                f.place.path.parent().as_str() == dir && f.elf.as_ref().is_some_and(|e| e.soname.as_deref() == Some(soname.as_str()))
+                f.place.path.parent().as_str() == dir
+                    && f.elf.as_ref().is_some_and(|e| e.soname.as_deref() == Some(soname.as_str()))
             };
             if self.files.iter().any(known) {
                 continue;
@@ -296,7 +303,12 @@ impl Builder<'_> {
         let release = cuda.clone().or_else(|| if major.is_none() { self.cuda.clone() } else { None });
         let name = match framework.name.as_str() {
             "llama.cpp" | "nccl-tests" => return self.program(framework),
-            "cupy" => format!("cupy-cuda{}x", self.major),
+            "cupy" => {
+                // Compiles its kernels at run time, and cannot be used without.
+                let dir = self.library_dir();
+                self.component("nvrtc", None, &dir);
+                format!("cupy-cuda{}x", self.major)
+            }
             name => name.to_ascii_lowercase(),
         };
         let local = framework.variant.as_deref().map(|v| format!("+{v}")).unwrap_or_default();
@@ -308,7 +320,9 @@ impl Builder<'_> {
                 (Some(cuda), false) => format!("'{cuda}'"),
                 _ => "None".to_owned(),
             };
-            let version = format!("__version__ = '{number}{local}'\ncuda: Optional[str] = {cuda}\nhip: Optional[str] = None\n");
+            let version = format!(
+                "__version__ = '{number}{local}'\ncuda: Optional[str] = {cuda}\nhip: Optional[str] = None\n"
+            );
             // A build whose CUDA release nobody states is a GPU build all the same.
             if framework.is_cpu() || release.is_some() {
                 self.files.push(text(&format!("{SITE}/torch/version.py"), &version));
@@ -318,7 +332,10 @@ impl Builder<'_> {
             return;
         }
         let mut main = elf(&self.main_name(framework), &self.machine);
-        main.runpath = vec!["$ORIGIN/../nvidia/cuda_runtime/lib".to_owned(), "$ORIGIN/../../nvidia/cuda_runtime/lib".to_owned()];
+        main.runpath = vec![
+            "$ORIGIN/../nvidia/cuda_runtime/lib".to_owned(),
+            "$ORIGIN/../../nvidia/cuda_runtime/lib".to_owned(),
+        ];
         if let (Some(major), true) = (major, release.is_some() || major.is_some()) {
             let dir = format!("{SITE}/nvidia/cuda_runtime/lib");
             let before = self.major;
@@ -331,6 +348,53 @@ impl Builder<'_> {
         }
         let path = self.main_path(framework);
         self.files.push(at(&path, main));
+        if name == "tensorflow" {
+            self.tensorflow(&release);
+        }
+    }
+
+    /// TensorFlow opens its libraries by name: those of the release that it was built with. All that the record does not call
+    /// missing are there.
+    fn tensorflow(&mut self, release: &Option<Version>) {
+        let statements: Vec<Statement> = self.record.libs.iter().map(|l| Statement::parse(l)).collect();
+        let of_verbs = |verbs: &[&str]| -> Vec<String> {
+            let chosen =
+                statements.iter().filter(|s| verbs.contains(&s.verb.as_str()) && s.name.contains(".so"));
+            chosen.map(|s| s.name.clone()).collect()
+        };
+        let (asked, lacks) = (of_verbs(&["needs", "lacks"]), of_verbs(&["lacks"]));
+        let fits = |r: &&cudalint::catalog::DlopenRow| {
+            asked.iter().all(|a| r.sonames.contains(a))
+                && (!asked.is_empty()
+                    || release.as_ref().is_some_and(|c| r.cuda_from <= *c && *c < r.cuda_below))
+        };
+        let by_release = |r: &&cudalint::catalog::DlopenRow| {
+            release.as_ref().is_some_and(|c| r.cuda_from <= *c && *c < r.cuda_below)
+        };
+        let rows: Vec<_> = self.catalog.dlopens.iter().filter(fits).cloned().collect();
+        let row = rows.iter().find(by_release).or(rows.first()).cloned();
+        let Some(row) = row else { return };
+        let cudnn = row.sonames.iter().find_map(|n| n.strip_prefix("libcudnn.so.")).unwrap_or("8").to_owned();
+        let build = format!(
+            "build_info = collections.OrderedDict([('cuda_version', '{}'), ('cudnn_version', '{cudnn}'), ('is_cuda_build', True)])",
+            row.cuda_from
+        );
+        self.files.push(text(&format!("{SITE}/tensorflow/python/platform/build_info.py"), &build));
+        let framework = elf("libtensorflow_framework.so.2", &self.machine);
+        self.files.push(at(&format!("{SITE}/tensorflow/libtensorflow_framework.so.2"), framework));
+        let dir = self.toolkit_dir();
+        if !self.conf.contains(&dir) {
+            self.conf.push(dir.clone());
+        }
+        for soname in row.sonames.iter().filter(|n| !lacks.contains(n)) {
+            let there = |f: &FileFacts| {
+                f.place.path.parent().as_str() == dir
+                    && f.elf.as_ref().is_some_and(|e| e.soname.as_deref() == Some(soname.as_str()))
+            };
+            if !self.files.iter().any(there) {
+                self.files.push(file(&dir, soname, None, &self.machine));
+            }
+        }
     }
 
     /// A program without Python.
@@ -338,6 +402,8 @@ impl Builder<'_> {
         let mut main = elf("", &self.machine);
         main.soname = None;
         main.interpreter = Some("/lib64/ld-linux-x86-64.so.2".to_owned());
+        // As compilers of Ubuntu link programs by default.
+        main.bind_now = true;
         let path = self.main_path(framework);
         self.files.push(at(&path, main));
         self.config.entrypoint = vec![path];
@@ -377,7 +443,11 @@ impl Builder<'_> {
                 _ => {}
             }
         }
-        if self.record.frameworks.first().map(|f| Framework::parse(f).name) == Some(framework.name.clone()) { out } else { Vec::new() }
+        if self.record.frameworks.first().map(|f| Framework::parse(f).name) == Some(framework.name.clone()) {
+            out
+        } else {
+            Vec::new()
+        }
     }
 
     /// GPU code: of the library that the record describes, and of torch builds as the catalog knows them.
@@ -402,6 +472,16 @@ impl Builder<'_> {
             && let Some(images) = self.torch_code(torch)
         {
             let path = self.main_path(torch);
+            self.put_code(&path, &images);
+        }
+        // JAX compiles most of its kernels, and has some of every architecture.
+        for jax in frameworks
+            .iter()
+            .filter(|f| f.name == "jaxlib" && !f.is_cpu() && !self.has_arch())
+            .collect::<Vec<_>>()
+        {
+            let images = self.all_of_release(None, None, jax.cuda().0.as_ref().or(release.as_ref()));
+            let path = self.main_path(jax);
             self.put_code(&path, &images);
         }
         // RAPIDS and CuPy beside another framework: GPU builds, of which the record says no more.
@@ -435,7 +515,8 @@ impl Builder<'_> {
         let rows = self.catalog.archs.iter().filter(|a| !a.tegra);
         let of_release = rows.filter(|a| {
             release.is_none_or(|r| {
-                a.first_toolkit.major_minor() <= *r && a.last_toolkit.as_ref().is_none_or(|l| *r <= l.major_minor())
+                a.first_toolkit.major_minor() <= *r
+                    && a.last_toolkit.as_ref().is_none_or(|l| *r <= l.major_minor())
             })
         });
         let mut all: Vec<CodeImage> = of_release
@@ -471,7 +552,8 @@ impl Builder<'_> {
                     let number = version.and_then(Version::leading).map(|v| v.major_minor());
                     let within = text(r, "releases").is_some_and(|range| {
                         let (from, to) = range.split_once('-').unwrap_or((&range, &range));
-                        let ends = Version::leading(from).zip(Version::leading(to).or_else(|| Version::leading(from)));
+                        let ends = Version::leading(from)
+                            .zip(Version::leading(to).or_else(|| Version::leading(from)));
                         number.as_ref().is_none_or(|n| ends.is_some_and(|(a, b)| a <= *n && *n <= b))
                     });
                     text(r, "variant") == torch.variant && within && torch.bound.is_none()
@@ -479,7 +561,12 @@ impl Builder<'_> {
                 list(&rows("torch_variant").into_iter().find(of_variant)?, "sm")
             }
         };
-        Some(names.iter().filter_map(|n| self.image(&format!("sm_{}", n.trim_start_matches("sm_")), release.as_ref())).collect())
+        Some(
+            names
+                .iter()
+                .filter_map(|n| self.image(&format!("sm_{}", n.trim_start_matches("sm_")), release.as_ref()))
+                .collect(),
+        )
     }
 
     /// `sm_86`, `compute_80`; PTX is of the ISA that the release emits.
@@ -489,7 +576,8 @@ impl Builder<'_> {
             return Some(CodeImage { kind: CodeKind::Sass, arch, ptx_isa: None });
         }
         let isa = release.and_then(|r| self.catalog.ptx_of_cuda(r)).map(|p| p.ptx.clone());
-        let ptx_isa = isa.and_then(|v| Some((u16::try_from(v.major()).ok()?, u16::try_from(v.minor()).ok()?)));
+        let ptx_isa =
+            isa.and_then(|v| Some((u16::try_from(v.major()).ok()?, u16::try_from(v.minor()).ok()?)));
         // An unknown toolkit's PTX is taken for old: nothing says that a driver cannot compile it.
         Some(CodeImage { kind: CodeKind::Ptx, arch, ptx_isa: ptx_isa.or(Some((6, 0))) })
     }
@@ -506,7 +594,12 @@ impl Builder<'_> {
             count: 1,
             bytes: 4096,
         };
-        let shape = Shape { place: CodePlace::Section, section: Some(".nv_fatbin".to_owned()), images: images.clone(), count: 1 };
+        let shape = Shape {
+            place: CodePlace::Section,
+            section: Some(".nv_fatbin".to_owned()),
+            images: images.clone(),
+            count: 1,
+        };
         let code = DeviceCode {
             containers: 1,
             bytes: 4096,
@@ -557,6 +650,9 @@ impl Builder<'_> {
     }
 
     fn has(&mut self, s: &Statement) {
+        if s.whole.ends_with("backend") {
+            return self.backend(&s.name);
+        }
         let dir = s.path.clone().unwrap_or_else(|| match s.name.as_str() {
             "cuda" | "cudart" | "cublas" => self.library_dir(),
             _ => LIB.to_owned(),
@@ -571,6 +667,23 @@ impl Builder<'_> {
         if dir != LIB && !in_wheels && !self.conf.contains(&dir) && s.path.is_none() {
             self.conf.push(dir);
         }
+    }
+
+    /// A library of a program that works through one interface: `CUDA`, `Vulkan`.
+    fn backend(&mut self, interface: &str) {
+        let name = format!("libggml-{}.so", interface.to_ascii_lowercase());
+        let path = format!("/usr/lib/app/{name}");
+        let mut library = elf(&name, &self.machine);
+        if interface == "CUDA" {
+            let dir = self.toolkit_dir();
+            self.component("cudart", self.cuda.clone(), &dir);
+            self.conf.push(dir);
+            library.needed.push(sonames("cudart", self.cuda.as_ref(), self.major).remove(0));
+        } else if interface == "Vulkan" {
+            self.files.push(at(&format!("{LIB}/libvulkan.so.1"), elf("libvulkan.so.1", &self.machine)));
+            library.needed.push("libvulkan.so.1".to_owned());
+        }
+        self.files.push(at(&path, library));
     }
 
     /// A directory that a record writes from the site directory on.
@@ -611,14 +724,6 @@ impl Builder<'_> {
             self.config.env.retain(|(k, _)| k != "LD_LIBRARY_PATH");
             self.config.env.push(("LD_LIBRARY_PATH".to_owned(), format!("{dir}{before}")));
         }
-        if stub && !self.files.iter().any(|f| f.elf.as_ref().is_some_and(|e| e.interpreter.is_some() && e.soname.is_none() && f.device_code.is_some())) {
-            // Something that uses the driver: a program of its time.
-            let mut app = elf("", &self.machine);
-            app.soname = None;
-            app.interpreter = Some("/lib64/ld-linux-x86-64.so.2".to_owned());
-            app.needed.push("libcuda.so.1".to_owned());
-            self.files.push(at("/usr/local/bin/app", app));
-        }
     }
 
     /// A program of the toolkit, such as ptxas, with the version that its banner states.
@@ -639,27 +744,76 @@ impl Builder<'_> {
         found.kind = FileKind::Engine;
         found.text = version.map(|v| format!("tensorrt {v}"));
         if let Some(cc) = cc {
-            let image = CodeImage { kind: CodeKind::Sass, arch: Arch { number: cc.sm_number(), suffix: cudalint::version::Suffix::None }, ptx_isa: None };
-            let row = CodeRow { place: CodePlace::Cubin, section: None, image, toolkit: None, count: 1, bytes: 4096 };
+            let image = CodeImage {
+                kind: CodeKind::Sass,
+                arch: Arch { number: cc.sm_number(), suffix: cudalint::version::Suffix::None },
+                ptx_isa: None,
+            };
+            let row = CodeRow {
+                place: CodePlace::Cubin,
+                section: None,
+                image,
+                toolkit: None,
+                count: 1,
+                bytes: 4096,
+            };
             let shape = Shape { place: CodePlace::Cubin, section: None, images: vec![image], count: 1 };
-            found.device_code = Some(DeviceCode { bytes: 4096, rows: vec![row], shapes: vec![shape], ..DeviceCode::default() });
+            found.device_code = Some(DeviceCode {
+                bytes: 4096,
+                rows: vec![row],
+                shapes: vec![shape],
+                ..DeviceCode::default()
+            });
         }
         self.files.push(found);
     }
 
     /// What the first framework, or a program, asks of libraries: by name, by symbol, by version.
     fn needs(&mut self, frameworks: &[Framework], statements: &[Statement]) {
-        let asks = frameworks.iter().find(|f| !f.is_cpu() && f.name != "torch").or(frameworks.iter().find(|f| !f.is_cpu()));
-        let Some(framework) = asks else { return };
-        let path = self.main_path(framework);
-        let by_name = |s: &&Statement| (s.verb == "needs" || s.verb == "lacks") && s.name.contains(".so") && s.bound.is_none();
-        let mut names: Vec<String> = statements.iter().filter(by_name).map(|s| s.name.clone()).collect();
+        let asks = frameworks
+            .iter()
+            .find(|f| !f.is_cpu() && f.name != "torch")
+            .or(frameworks.iter().find(|f| !f.is_cpu()));
+        let path = asks.map_or_else(|| "/usr/local/bin/app".to_owned(), |f| self.main_path(f));
+        let name = asks.map(|f| f.name.to_ascii_lowercase()).unwrap_or_default();
+        // TensorFlow and JAX open their libraries by name; the others are linked with them.
+        let opens = name == "tensorflow" || name == "jaxlib";
+        let mut names: Vec<String> = Vec::new();
+        for s in statements.iter().filter(|s| s.verb == "needs" || s.verb == "lacks") {
+            if s.name.contains(".so") && s.bound.is_none() {
+                names.push(s.name.clone());
+            } else if !opens
+                && !s.is_symbol()
+                && ["cudnn", "cublas", "tensorrt", "nccl", "nvrtc"].contains(&s.name.as_str())
+            {
+                // A component is asked for by the soname of that version.
+                names.extend(sonames(&s.name, s.some_version().as_ref(), self.major).into_iter().next());
+            }
+        }
         names.dedup();
-        // TensorFlow opens its libraries by name; the others are linked with them.
-        let opens = framework.name.to_ascii_lowercase() == "tensorflow" || framework.name == "jaxlib";
-        let symbols: Vec<(String, String)> = statements.iter().filter(|s| s.verb == "needs").filter_map(|s| self.symbol(s)).collect();
-        let jax_cudnn = statements.iter().find(|s| framework.name == "jaxlib" && s.verb == "has" && s.name == "cudnn").and_then(|s| s.version.clone());
-        let Some(main) = self.files.iter_mut().find(|f| f.place.path.as_str() == path).and_then(|f| f.elf.as_mut()) else { return };
+        let wants_app =
+            !names.is_empty() || statements.iter().any(|s| s.name.starts_with("libcuda.so") || s.is_symbol());
+        if !self.files.iter().any(|f| f.place.path.as_str() == path) && (asks.is_some() || wants_app) {
+            let mut app = elf("", &self.machine);
+            app.soname = None;
+            app.bind_now = true;
+            app.interpreter = Some("/lib64/ld-linux-x86-64.so.2".to_owned());
+            if names.is_empty() {
+                app.needed.push("libcuda.so.1".to_owned());
+            }
+            self.files.push(at(&path, app));
+        }
+        let symbols: Vec<(String, String)> =
+            statements.iter().filter(|s| s.verb == "needs").filter_map(|s| self.symbol(s)).collect();
+        let jax_cudnn = statements
+            .iter()
+            .find(|s| name == "jaxlib" && s.verb == "has" && s.name == "cudnn")
+            .and_then(|s| s.version.clone());
+        let Some(main) =
+            self.files.iter_mut().find(|f| f.place.path.as_str() == path).and_then(|f| f.elf.as_mut())
+        else {
+            return;
+        };
         for name in names {
             if opens { main.dlopens.push(name) } else { main.needed.push(name) }
         }

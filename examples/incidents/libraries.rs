@@ -42,7 +42,16 @@ fn cudart(version: Option<&Version>, cuda: u64) -> String {
 
 fn cudnn(major: u64) -> Vec<String> {
     let parts: &[&str] = match major {
-        9.. => &["", "_graph", "_ops", "_cnn", "_adv", "_heuristic", "_engines_precompiled", "_engines_runtime_compiled"],
+        9.. => &[
+            "",
+            "_graph",
+            "_ops",
+            "_cnn",
+            "_adv",
+            "_heuristic",
+            "_engines_precompiled",
+            "_engines_runtime_compiled",
+        ],
         8 => &["", "_ops_infer", "_ops_train", "_cnn_infer", "_cnn_train", "_adv_infer", "_adv_train"],
         _ => &[""],
     };

@@ -100,9 +100,8 @@ fn judge(asked: &Asked, catalog: &Catalog) -> Judged {
     let verdict = report.targets.first().map_or_else(|| alone(&report), |t| t.verdict);
     // The report is sorted by level and rule; what decides the verdict comes first.
     let loud = report.findings.iter().filter(|f| f.finding.level > Level::Pass);
-    let decides = loud.enumerate().max_by_key(|(i, f)| {
-        (f.finding.outcome, f.finding.level, std::cmp::Reverse(*i))
-    });
+    let decides =
+        loud.enumerate().max_by_key(|(i, f)| (f.finding.outcome, f.finding.level, std::cmp::Reverse(*i)));
     let (rule, message) = decides.map_or((None, String::new()), |(_, f)| {
         (Some((f.finding.rule.code, f.finding.rule.name)), f.finding.message.clone())
     });

@@ -388,6 +388,9 @@ pub struct CapabilityRow {
     /// Names up to `.so`.
     pub libraries: Vec<String>,
     pub programs: Vec<String>,
+    /// Libraries of the image that open these.
+    #[serde(default)]
+    pub loaders: Vec<String>,
     pub status: Status,
     pub source: String,
 }

@@ -132,6 +132,8 @@ pub struct ElfFacts {
     pub rpath: Vec<String>,
     /// DT_RUNPATH, split at `:`.
     pub runpath: Vec<String>,
+    /// Every symbol is looked up when the file is loaded, not when it is first called (`DF_BIND_NOW`, `DF_1_NOW`).
+    pub bind_now: bool,
     /// Symbol versions asked of each needed library: file name -> versions.
     pub versions_needed: BTreeMap<String, Vec<String>>,
     /// Symbol versions defined here.

@@ -18,10 +18,12 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let (kept, lost) = (of(Reach::EntryPoint), of(Reach::LostEntryPoint));
     let evidence = |library: &CompatLibrary| {
         let place = library.place.clone();
-        let detail = "out of reach of the container toolkit, which looks into /usr/local/cuda/compat".to_owned();
+        let detail =
+            "out of reach of the container toolkit, which looks into /usr/local/cuda/compat".to_owned();
         let mut lines = vec![Evidence { place, detail }];
         let entry = case.inventory.facts.image.config.entrypoint.join(" ");
-        let entry = if entry.is_empty() { "no entry point".to_owned() } else { format!("entry point {entry}") };
+        let entry =
+            if entry.is_empty() { "no entry point".to_owned() } else { format!("entry point {entry}") };
         lines.extend(about_image(case, entry));
         lines
     };
@@ -41,7 +43,9 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
                 .level(Level::Note)
                 .headline("forward compatibility by the entry point")
                 .component("libcuda")
-                .remedy(format!("override `args:` only, or begin the command with /opt/nvidia/{ENTRY_POINT}"));
+                .remedy(format!(
+                    "override `args:` only, or begin the command with /opt/nvidia/{ENTRY_POINT}"
+                ));
             vec![finding]
         }
         (None, None) => Vec::new(),

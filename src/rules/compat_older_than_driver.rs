@@ -24,7 +24,9 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             Reach::LibraryPath(entry) => (
                 entry,
                 "LD_LIBRARY_PATH",
-                format!("remove `{entry}` from LD_LIBRARY_PATH; the container runtime adds it where it helps"),
+                format!(
+                    "remove `{entry}` from LD_LIBRARY_PATH; the container runtime adds it where it helps"
+                ),
             ),
             Reach::LdConf(entry) => (
                 entry,

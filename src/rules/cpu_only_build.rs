@@ -35,13 +35,21 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
 }
 
 fn cpu_only(case: &Case<'_>, framework: &Framework) -> Option<Finding> {
-    let why = presents_itself(case)?;
+    let asked = || case.gpu.map(|g| format!("the target has {}", g.describe()));
+    let code_of = |g: &&crate::inventory::loading::Group| {
+        g.name != framework.name && g.members.iter().any(|m| m.file.device_code.is_some())
+    };
+    let beside =
+        || applications(case).find(code_of).map(|g| format!("{} in the same image is one for GPUs", g.name));
+    let presents = presents_itself(case).or_else(beside);
+    let by_image = presents.is_some();
+    let why = presents.or_else(asked)?;
     let name = &framework.name;
-    let others =
-        applications(case).any(|g| g.name != *name && g.members.iter().any(|m| m.file.device_code.is_some()));
+    let others = applications(case).any(|g| code_of(&g));
     let (outcome, level) = match (case.inventory.uses_gpu(), others) {
         // Nothing uses the GPU at all: the verdict says so, this says that it may not be meant.
-        (false, _) => (Outcome::Holds, Level::Warning),
+        (false, _) if by_image => (Outcome::Holds, Level::Warning),
+        (false, _) => (Outcome::Holds, Level::Note),
         (true, true) => (Outcome::Degrades, Level::Warning),
         (true, false) => (Outcome::Breaks, Level::Error),
     };

@@ -17,8 +17,11 @@ pub(super) const RULE: Rule = Rule {
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let config = &case.inventory.facts.image.config;
-    let (true, Some(value)) = (is_legacy_image(config), config.env("CUDA_VERSION")) else { return Vec::new() };
-    let evidence = about_image(case, format!("the image sets CUDA_VERSION={value} and no NVIDIA_REQUIRE_CUDA"));
+    let (true, Some(value)) = (is_legacy_image(config), config.env("CUDA_VERSION")) else {
+        return Vec::new();
+    };
+    let evidence =
+        about_image(case, format!("the image sets CUDA_VERSION={value} and no NVIDIA_REQUIRE_CUDA"));
     let finding = |outcome, message: String| {
         Finding::new(ID, outcome, message, evidence.clone()).component("cuda_version")
     };

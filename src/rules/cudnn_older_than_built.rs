@@ -17,8 +17,11 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
-    let frameworks =
-        case.inventory.frameworks.iter().filter(|f| matches!(f.name.as_str(), "torch" | "tensorflow" | "jaxlib"));
+    let frameworks = case
+        .inventory
+        .frameworks
+        .iter()
+        .filter(|f| matches!(f.name.as_str(), "torch" | "tensorflow" | "jaxlib"));
     frameworks.filter_map(|f| one(case, f)).collect()
 }
 
@@ -84,7 +87,8 @@ fn loaded<'c>(case: &Case<'c>, framework: &Framework) -> Option<&'c FileFacts> {
     let of_needs =
         group.members.iter().filter(|m| m.main).find_map(|m| Some(object_of(&m.process, "libcudnn")?.1.file));
     let of_name = || {
-        let member = group.members.iter().find(|m| m.elf.dlopens.iter().any(|d| d.starts_with("libcudnn.so.")))?;
+        let member =
+            group.members.iter().find(|m| m.elf.dlopens.iter().any(|d| d.starts_with("libcudnn.so.")))?;
         let name = member.elf.dlopens.iter().find(|d| d.starts_with("libcudnn.so."))?;
         let mut process = member.process.clone();
         let opener = process.objects.iter().position(|o| o.file.place == member.file.place)?;

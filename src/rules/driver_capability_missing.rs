@@ -24,7 +24,9 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         return Vec::new();
     }
     let asked = capabilities(case);
-    let has = |name: &str| asked.iter().any(|a| a == name) || name == "graphics" && asked.iter().any(|a| a == "display");
+    let has = |name: &str| {
+        asked.iter().any(|a| a == name) || name == "graphics" && asked.iter().any(|a| a == "display")
+    };
     let rows = case.catalog.capabilities.iter().filter(|c| !has(&c.id));
     let compute_too = |row: &CapabilityRow| row.id == "compute" && has("video");
     rows.filter(|row| !compute_too(row)).filter_map(|row| missing(case, row, mode)).collect()
@@ -46,7 +48,9 @@ fn missing(case: &Case<'_>, row: &CapabilityRow, mode: Option<RuntimeMode>) -> O
         .map(|(file, name)| Evidence { place: file.place.clone(), detail: format!("uses {name}") })
         .collect();
     let evidence = match lines.is_empty() {
-        true => super::reasoning::about_image(case, format!("the image sets NVIDIA_DRIVER_CAPABILITIES={value}")),
+        true => {
+            super::reasoning::about_image(case, format!("the image sets NVIDIA_DRIVER_CAPABILITIES={value}"))
+        }
         false => limited(lines, "files"),
     };
     let message = format!(
@@ -78,6 +82,7 @@ type Use<'a> = (&'a FileFacts, String);
 /// out: most of what they could open they never do.
 fn users<'a>(case: &Case<'a>, row: &CapabilityRow) -> (Vec<Use<'a>>, Vec<Use<'a>>) {
     let brings = |name: &&String| library_stem(name).is_some_and(|stem| row.libraries.contains(&stem));
+    let through = |name: &&String| library_stem(name).is_some_and(|stem| row.loaders.contains(&stem));
     let mut needed = Vec::new();
     let mut opened = Vec::new();
     for file in &case.inventory.facts.files {
@@ -89,7 +94,8 @@ fn users<'a>(case: &Case<'a>, row: &CapabilityRow) -> (Vec<Use<'a>>, Vec<Use<'a>
         }
         if let Some(name) = elf.needed.iter().find(brings) {
             needed.push((file, name.clone()));
-        } else if let Some(name) = elf.dlopens.iter().find(brings) {
+        } else if let Some(name) = elf.dlopens.iter().find(brings).or_else(|| elf.needed.iter().find(through))
+        {
             opened.push((file, name.clone()));
         }
     }

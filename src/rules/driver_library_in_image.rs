@@ -2,10 +2,11 @@
 
 use super::linking::{and, at, is_toolkit_extra, says};
 use super::reasoning::limited;
-use super::{Case, Rule};
+use super::{Case, Rule, breaks_if};
 use crate::facts::FileFacts;
 use crate::inventory::compat::is_compat_path;
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
+use crate::target::profile::{Kind, RuntimeMode};
 use crate::version::Version;
 
 const ID: RuleId = RuleId { code: "CUL503", name: "driver-library-in-image" };
@@ -42,12 +43,37 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             format!("{what} are part of the image; those of {host} are newer and win"),
         )
         .level(Level::Warning),
+        // ldconfig, which the runtime runs, leads libcuda.so.1 to the highest number of a directory.
+        Some((host, _)) if wins(case, &baked) => {
+            let outcome = match case.host.mode(false) {
+                // In CDI mode the host's files may stand in another directory, which is searched first.
+                Some((RuntimeMode::Cdi, _)) => Outcome::Unknown,
+                _ => breaks_if(case.driver_is_sure()),
+            };
+            finding(outcome, format!("{what} are part of the image; they are newer than {host} and win"))
+                .error(case.error(803))
+        }
         Some((host, _)) => finding(
             Outcome::Degrades,
             format!("{what} are part of the image and may be loaded in place of those of {host}"),
         ),
         None => finding(Outcome::Degrades, format!("{what} are part of the image; they belong to the host")),
     }]
+}
+
+/// Whether a libcuda of a newer driver stands where the runtime puts the host's.
+fn wins(case: &Case<'_>, baked: &[&FileFacts]) -> bool {
+    const DIRECTORIES: [&str; 4] =
+        ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/lib/x86_64-linux-gnu"];
+    let host = case.driver.filter(|d| !d.known.tegra).and_then(|d| d.version.as_ref());
+    let newer = |f: &FileFacts| {
+        let both = host.zip(version_of(f));
+        // A branch alone says nothing of builds of the same branch.
+        both.is_some_and(|(h, v)| if h.len() == 1 { v.major() > h.major() } else { v > *h })
+    };
+    let in_place = |f: &&&FileFacts| DIRECTORIES.contains(&f.place.path.parent().as_str());
+    let mut libcuda = baked.iter().filter(|f| f.place.path.file_name().starts_with("libcuda.so."));
+    case.host.kind != Some(Kind::Wsl) && libcuda.any(|f| in_place(&f) && newer(f))
 }
 
 fn is_baked(file: &FileFacts) -> bool {

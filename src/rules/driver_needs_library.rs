@@ -29,7 +29,8 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     };
     let files = &case.inventory.facts.files;
     let named = |name: &str| files.iter().find(|f| f.elf.is_some() && f.place.path.file_name() == name);
-    let Some(libc) = named("libc.so.6").or_else(|| files.iter().find(|f| f.place.path.file_name().starts_with("libc-2.")))
+    let Some(libc) =
+        named("libc.so.6").or_else(|| files.iter().find(|f| f.place.path.file_name().starts_with("libc-2.")))
     else {
         return Vec::new();
     };
@@ -73,10 +74,15 @@ fn old_glibc(case: &Case<'_>, needs: &DriverNeed, libc: &FileFacts) -> Option<Fi
     let message = format!("libcuda of {driver} needs glibc {}; the image has {have}", needs.glibc);
     let text = format!("libc.so.6: version `GLIBC_{}' not found (required by libcuda.so.1)", needs.glibc);
     Some(
-        Finding::new(ID, breaks_if(!needs.status.is_inferred()), message, vec![at(libc, format!("glibc {have}"))])
-            .headline("glibc older than the driver needs")
-            .component("libc")
-            .error(says(text))
-            .remedy("use a base image of a newer distribution release"),
+        Finding::new(
+            ID,
+            breaks_if(!needs.status.is_inferred()),
+            message,
+            vec![at(libc, format!("glibc {have}"))],
+        )
+        .headline("glibc older than the driver needs")
+        .component("libc")
+        .error(says(text))
+        .remedy("use a base image of a newer distribution release"),
     )
 }

@@ -17,7 +17,8 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let (Some(branch), Some(version)) = (driver.branch(), &driver.version) else { return Vec::new() };
     let Some(fix) = case.catalog.driver_fixes.iter().find(|f| f.branch == branch) else { return Vec::new() };
     let evidence = about_image(case, "it would run on that host".to_owned());
-    let finding = |outcome, message: String| Finding::new(ID, outcome, message, evidence.clone()).component("driver");
+    let finding =
+        |outcome, message: String| Finding::new(ID, outcome, message, evidence.clone()).component("driver");
     let link = || format!("https://nvidia.custhelp.com/app/answers/detail/a_id/{}", fix.bulletin);
     vec![if *version < fix.fixed_version {
         let message = format!(

@@ -43,12 +43,7 @@ fn compat_speaks(case: &Case<'_>, release: &RuntimeVersion) -> bool {
     }
 }
 
-fn too_old(
-    case: &Case<'_>,
-    driver: &Driver,
-    release: &RuntimeVersion,
-    evidence: Vec<Evidence>,
-) -> Finding {
+fn too_old(case: &Case<'_>, driver: &Driver, release: &RuntimeVersion, evidence: Vec<Evidence>) -> Finding {
     let reports = match &driver.known.cuda {
         Some(cuda) => format!("{} stops at CUDA {cuda}", driver.describe()),
         None => format!("{} is older than every branch known", driver.describe()),

@@ -41,7 +41,9 @@ fn one(case: &Case<'_>, engine: &FileFacts) -> Option<Finding> {
             "the engine {path} holds kernels for {newest} only: on {} it runs only if it was built hardware compatible",
             gpu.describe()
         ),
-        false => format!("the engine {path} was built for compute capability {newest}, not for {}", gpu.describe()),
+        false => {
+            format!("the engine {path} was built for compute capability {newest}, not for {}", gpu.describe())
+        }
     };
     let text = format!(
         "The engine plan file is generated on an incompatible device, expecting compute {} got compute {newest}, please rebuild.",

@@ -34,7 +34,9 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let mut out = Vec::new();
     for (release, _) in releases(case) {
         let compiles = judge_code(case).iter().any(|p| p.reach == Reach::Jit);
-        let used = fit(&release, driver) == Fit::TooOld || matches!(loaded(case, library), Loaded::Yes(_)) || compiles;
+        let used = fit(&release, driver) == Fit::TooOld
+            || matches!(loaded(case, library), Loaded::Yes(_))
+            || compiles;
         if !used || !lifts(library, &release) {
             continue;
         }

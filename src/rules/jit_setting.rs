@@ -35,7 +35,8 @@ fn set(case: &Case<'_>, name: &str) -> Vec<Evidence> {
 fn forced(case: &Case<'_>) -> Option<Finding> {
     const NAME: &str = "CUDA_FORCE_PTX_JIT";
     is_on(case, NAME).then(|| {
-        let message = format!("{NAME} makes the driver ignore all machine code and compile PTX at every first use");
+        let message =
+            format!("{NAME} makes the driver ignore all machine code and compile PTX at every first use");
         Finding::new(ID, Outcome::Degrades, message, set(case, NAME))
             .headline("machine code is ignored")
             .component(NAME.to_ascii_lowercase())
@@ -63,7 +64,9 @@ fn forbidden(case: &Case<'_>) -> Option<Finding> {
             let gpu = case.gpu.map_or_else(|| "this GPU".to_owned(), crate::target::Gpu::describe);
             format!("{NAME} forbids what {} needs on {gpu}: it has PTX only there", first.group.name)
         }
-        None => format!("{NAME} forbids the driver to compile PTX: GPUs without machine code in the image fail"),
+        None => {
+            format!("{NAME} forbids the driver to compile PTX: GPUs without machine code in the image fail")
+        }
     };
     let finding = Finding::new(ID, outcome, message, evidence)
         .headline("compiling PTX is forbidden")

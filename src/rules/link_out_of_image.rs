@@ -46,7 +46,8 @@ fn is_place(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default();
     let library = ["libcuda.so", "libnvidia-"].iter().any(|p| name.starts_with(p));
     let in_compat = path.starts_with("/usr/local/cuda") && path.split('/').any(|p| p == "compat");
-    let of_loader = path == "/etc/ld.so.cache" || path == "/etc/ld.so.conf" || path.starts_with("/etc/ld.so.conf.d");
+    let of_loader =
+        path == "/etc/ld.so.cache" || path == "/etc/ld.so.conf" || path.starts_with("/etc/ld.so.conf.d");
     in_compat || of_loader || library && path.starts_with("/usr/lib")
 }
 

@@ -24,9 +24,12 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let loader = &case.inventory.processes.loader;
     let jetson = case.gpu.is_some_and(|g| g.tegra);
     let cdi = matches!(case.host.mode(jetson), Some((RuntimeMode::Cdi, _)));
-    let old = case.host.container_toolkit.as_ref().filter(|v| Version::parse(MAKES_CACHE).is_some_and(|m| **v < m));
+    let old =
+        case.host.container_toolkit.as_ref().filter(|v| Version::parse(MAKES_CACHE).is_some_and(|m| **v < m));
     let single = case.inventory.facts.is_single_file();
-    let (true, Some(toolkit), false) = (cdi && case.inventory.uses_gpu(), old, single) else { return Vec::new() };
+    let (true, Some(toolkit), false) = (cdi && case.inventory.uses_gpu(), old, single) else {
+        return Vec::new();
+    };
     if loader.libc == Libc::Musl {
         return Vec::new();
     }

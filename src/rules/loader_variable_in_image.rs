@@ -19,13 +19,17 @@ const FIXED: &str = "1.17.8";
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let config = &case.inventory.facts.image.config;
-    let set = ["LD_PRELOAD", "LD_AUDIT"].into_iter().filter_map(|n| Some((n, config.env(n).filter(|v| !v.is_empty())?)));
+    let set = ["LD_PRELOAD", "LD_AUDIT"]
+        .into_iter()
+        .filter_map(|n| Some((n, config.env(n).filter(|v| !v.is_empty())?)));
     set.map(|(name, value)| finding(case, name, value)).collect()
 }
 
 fn finding(case: &Case<'_>, name: &str, value: &str) -> Finding {
     // The hook starts in the container's root: a relative path, or one through /proc, leads into the image.
-    let leads_in = |path: &str| !path.is_empty() && (path.contains('/') && !path.starts_with('/') || path.starts_with("/proc/"));
+    let leads_in = |path: &str| {
+        !path.is_empty() && (path.contains('/') && !path.starts_with('/') || path.starts_with("/proc/"))
+    };
     let suspicious = value.split([':', ' ']).any(leads_in) || name == "LD_AUDIT";
     let toolkit = case.host.container_toolkit.as_ref();
     let exposed = toolkit.map(|v| Version::parse(FIXED).is_some_and(|fixed| *v < fixed));

@@ -57,7 +57,8 @@ fn no_boolean(case: &Case<'_>, name: &str, value: &str) -> Option<Finding> {
     };
     match name {
         "NVIDIA_DISABLE_REQUIRE" if !is_true(value) && !FALSE.contains(&value) => {
-            let message = format!("{name}={value} switches nothing off: the container runtime takes 1 or true only");
+            let message =
+                format!("{name}={value} switches nothing off: the container runtime takes 1 or true only");
             Some(finding(message, "write NVIDIA_DISABLE_REQUIRE=1"))
         }
         "NVIDIA_GDS" | "NVIDIA_MOFED" | "NVIDIA_GDRCOPY" | "NVIDIA_NVSWITCH"

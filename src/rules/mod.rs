@@ -199,8 +199,7 @@ pub fn judge(inventory: &Inventory, target: &Target, catalog: &Catalog) -> Vec<J
     };
     gpus.into_iter()
         .map(|gpu| {
-            let case =
-                Case { inventory, driver: target.driver.as_ref(), gpu, host: &target.host, catalog };
+            let case = Case { inventory, driver: target.driver.as_ref(), gpu, host: &target.host, catalog };
             let mut findings: Vec<Finding> = RULES.iter().flat_map(|r| (r.judge)(&case)).collect();
             one_update(&mut findings, &case);
             Judged { gpu: gpu.cloned(), findings }

@@ -37,9 +37,8 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     );
     let lines: Vec<Evidence> =
         hit.iter().map(|l| at_place(&l.place, format!("a symbolic link to {}", l.target))).collect();
-    let text = format!(
-        "nvidia-container-cli: mount error: file creation failed: <rootfs>{path}: file exists"
-    );
+    let text =
+        format!("nvidia-container-cli: mount error: file creation failed: <rootfs>{path}: file exists");
     vec![
         Finding::new(ID, outcome, message, limited(lines, "links"))
             .level(level)

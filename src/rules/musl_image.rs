@@ -25,13 +25,19 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let Some(musl) = files.iter().find(is_loader).or_else(|| files.iter().find(is_libc)) else {
         return Vec::new();
     };
-    let message = "the image has musl and no glibc; libcuda and NVIDIA's libraries are built for glibc".to_owned();
+    let message =
+        "the image has musl and no glibc; libcuda and NVIDIA's libraries are built for glibc".to_owned();
     vec![
         Finding::new(ID, Outcome::Breaks, message, vec![at(musl, "the image's dynamic loader")])
             .headline("musl image")
             .component("libc")
-            .host("the injected libcuda.so.1 needs libc.so.6, libdl.so.2, libpthread.so.0 and librt.so.1".to_owned())
-            .error(says("Error loading shared library libdl.so.2: No such file or directory (needed by libcuda.so.1)"))
+            .host(
+                "the injected libcuda.so.1 needs libc.so.6, libdl.so.2, libpthread.so.0 and librt.so.1"
+                    .to_owned(),
+            )
+            .error(says(
+                "Error loading shared library libdl.so.2: No such file or directory (needed by libcuda.so.1)",
+            ))
             .remedy("use a base image with glibc: Debian, Ubuntu, Red Hat UBI"),
     ]
 }

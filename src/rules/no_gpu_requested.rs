@@ -8,12 +8,8 @@ use crate::report::{Finding, How, Level, Outcome, RuleId};
 use crate::target::profile::GpuRequest;
 
 const ID: RuleId = RuleId { code: "CUL509", name: "no-gpu-requested" };
-pub(super) const RULE: Rule = Rule {
-    id: ID,
-    summary: "the image's settings give its software no GPU",
-    image_only: true,
-    judge,
-};
+pub(super) const RULE: Rule =
+    Rule { id: ID, summary: "the image's settings give its software no GPU", image_only: true, judge };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     if !case.inventory.uses_gpu() {
@@ -50,7 +46,10 @@ fn request(case: &Case<'_>) -> Option<Finding> {
     let value = case.inventory.facts.image.config.env(NAME);
     let only_image = case.host.gpu_request == Some(GpuRequest::Image);
     let finding = |outcome, level, message: String| {
-        let detail = value.map_or_else(|| format!("the image does not set {NAME}"), |v| format!("the image sets {NAME}={v}"));
+        let detail = value.map_or_else(
+            || format!("the image does not set {NAME}"),
+            |v| format!("the image sets {NAME}={v}"),
+        );
         Finding::new(ID, outcome, message, about_image(case, detail))
             .level(level)
             .headline("no GPU asked for")
@@ -60,7 +59,8 @@ fn request(case: &Case<'_>) -> Option<Finding> {
     if value == Some("none") {
         let (outcome, level) =
             if only_image { (Outcome::Breaks, Level::Error) } else { (Outcome::Holds, Level::Warning) };
-        let message = format!("{NAME}=none brings the driver's libraries and no GPU, unless the engine asks for one");
+        let message =
+            format!("{NAME}=none brings the driver's libraries and no GPU, unless the engine asks for one");
         return Some(finding(outcome, level, message).error(case.error(100)).remedy(set));
     }
     if asks_for_gpu(case) {

@@ -92,8 +92,7 @@ pub(super) fn collect(config: &Config) -> Result<Vec<Requirement>, Refusal> {
     }
     let mut out: Vec<Requirement> = Vec::new();
     for (name, _) in &config.env {
-        let wanted =
-            name.starts_with("NVIDIA_REQUIRE_") && !name.starts_with("NVIDIA_REQUIRE_JETPACK");
+        let wanted = name.starts_with("NVIDIA_REQUIRE_") && !name.starts_with("NVIDIA_REQUIRE_JETPACK");
         if wanted && !out.iter().any(|r| r.variable == *name) {
             let expression = config.env(name).unwrap_or_default().to_owned();
             out.push(Requirement { variable: name.clone(), expression });
@@ -472,7 +471,8 @@ mod tests {
         assert!(collect(&off).unwrap().is_empty());
         let misspelt = config(&[("NVIDIA_REQUIRE_CUDA", "cuda>=99"), ("NVIDIA_DISABLE_REQUIRE", "yes")]);
         assert_eq!(collect(&misspelt).unwrap().len(), 1);
-        let jetpack = config(&[("NVIDIA_REQUIRE_JETPACK_HOST_MOUNTS", ""), ("NVIDIA_REQUIRE_DRIVER", "driver>=1")]);
+        let jetpack =
+            config(&[("NVIDIA_REQUIRE_JETPACK_HOST_MOUNTS", ""), ("NVIDIA_REQUIRE_DRIVER", "driver>=1")]);
         assert_eq!(collect(&jetpack).unwrap().len(), 1);
     }
 }

@@ -1,6 +1,6 @@
 //! ONNX Runtime's CUDA provider cannot be loaded; sessions run on the CPU with a message that is easily missed.
 
-use super::linking::{and, anywhere, at, best_member, says};
+use super::linking::{and, anywhere, applications, at, best_member, says};
 use super::{Case, Rule};
 use crate::inventory::loading::{Group, Opened};
 use crate::inventory::processes::site_directory;
@@ -73,14 +73,22 @@ fn missing(case: &Case<'_>, first: &str, lost: &[String], evidence: Vec<Evidence
         return finding(Outcome::Unknown, "may compute", "ONNX Runtime may fall back to the CPU")
             .remedy(format!("set LD_LIBRARY_PATH={dir} in the image, unless a start script does"));
     }
-    let finding =
-        finding(Outcome::Breaks, "computes", "ONNX Runtime falls back to the CPU").how(How::CpuFallback);
+    // Where another part of the image does its work on the GPU, this one alone is lost.
+    let others = applications(case).any(|g| g.name != "onnxruntime" && uses_gpu(g) && !g.fails(case.catalog));
+    let outcome = if others { Outcome::Degrades } else { Outcome::Breaks };
+    let finding = finding(outcome, "computes", "ONNX Runtime falls back to the CPU").how(How::CpuFallback);
     if can_preload(case) {
         return finding
             .remedy("pip install onnxruntime-gpu[cuda,cudnn], and call onnxruntime.preload_dlls() first")
             .remedy("install the onnxruntime-gpu for the CUDA in the image");
     }
     finding.remedy("use a base image with the CUDA and cuDNN that this onnxruntime-gpu was built for")
+}
+
+fn uses_gpu(group: &Group<'_>) -> bool {
+    let with_code =
+        |m: &Opened| m.file.device_code.is_some() || m.elf.needed.iter().any(|n| n.starts_with("libcudart"));
+    group.members.iter().any(with_code)
 }
 
 /// `preload_dlls()` came with 1.21.

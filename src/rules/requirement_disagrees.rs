@@ -162,7 +162,10 @@ fn strict(case: &Case<'_>, expression: &str, runtime: &Runtime, needs: &Version)
         "{NAME} asks for CUDA {asked}, and what the image loads is CUDA {release}: hosts are refused on which it would run"
     );
     let mut evidence = declared(case, expression);
-    evidence.push(Evidence { place: runtime.place.clone(), detail: format!("CUDA runtime {release}, the one in use") });
+    evidence.push(Evidence {
+        place: runtime.place.clone(),
+        detail: format!("CUDA runtime {release}, the one in use"),
+    });
     Some(
         Finding::new(ID, Outcome::Holds, message, evidence)
             .level(Level::Note)
@@ -178,14 +181,16 @@ fn words(case: &Case<'_>, runtime: &Runtime) -> Option<Finding> {
     let RuntimeVersion::Exactly(release) = &runtime.version else { return None };
     let image = &case.inventory.facts.image;
     let label = image.config.labels.get("com.nvidia.cuda.version");
-    let of_label = label.and_then(|l| Some((format!("the label com.nvidia.cuda.version says {l}"), semantic_version(l)?)));
+    let of_label = label
+        .and_then(|l| Some((format!("the label com.nvidia.cuda.version says {l}"), semantic_version(l)?)));
     let of_tag = || tag_cuda(&image.reference).map(|v| (format!("the tag says CUDA {v}"), v));
     let (who, said) = of_label.or_else(of_tag)?;
     if said.major_minor() == release.major_minor() {
         return None;
     }
     let message = format!("{who}, and what the image loads is CUDA {release}");
-    let mut evidence = vec![Evidence { place: runtime.place.clone(), detail: format!("CUDA runtime {release}") }];
+    let mut evidence =
+        vec![Evidence { place: runtime.place.clone(), detail: format!("CUDA runtime {release}") }];
     evidence.extend(about_image(case, who));
     Some(
         Finding::new(ID, Outcome::Holds, message, evidence)

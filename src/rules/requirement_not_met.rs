@@ -3,8 +3,7 @@
 use super::compat::{CompatUse, compat};
 use super::linking::says;
 use super::nvidia_require::{
-    Answer, DriverVersion, Properties, Property, Requirement, collect, evaluate, evaluate_csv,
-    legacy_message,
+    Answer, DriverVersion, Properties, Property, Requirement, collect, evaluate, evaluate_csv, legacy_message,
 };
 use super::reasoning::{about_image, runtimes_start};
 use super::settings::{is_gpu_container, shortened};
@@ -74,17 +73,18 @@ fn of_requirement(
         }
         Some((RuntimeMode::Cdi, derived)) if bad => {
             let by = if derived { ", which `docker --gpus` still is" } else { "" };
-            let message =
-                format!("{name} of the image {why} on {host}; CDI mode does not read it, legacy mode{by} would refuse");
+            let message = format!(
+                "{name} of the image {why} on {host}; CDI mode does not read it, legacy mode{by} would refuse"
+            );
             refused(message, Outcome::Holds).level(if derived { Level::Warning } else { Level::Note })
         }
         None if bad => {
             let message = format!(
                 "{name} of the image {why} on {host}: a container runtime in legacy mode (`docker --gpus`, container toolkit before 1.18) refuses to start it"
             );
-            refused(message, Outcome::Holds)
-                .level(Level::Warning)
-                .remedy("say how the host's runtime works: --runtime-mode legacy|cdi, or --container-toolkit VERSION")
+            refused(message, Outcome::Holds).level(Level::Warning).remedy(
+                "say how the host's runtime works: --runtime-mode legacy|cdi, or --container-toolkit VERSION",
+            )
         }
         Some((RuntimeMode::Legacy | RuntimeMode::Csv, _)) if answer == Answer::NotKnown => {
             not_known(case, name, finding)
@@ -95,11 +95,7 @@ fn of_requirement(
 }
 
 /// Which fact decides. What the target does not state is not judged; what it states too vaguely is unknown.
-fn not_known(
-    case: &Case<'_>,
-    name: &str,
-    finding: impl Fn(Outcome, String) -> Finding,
-) -> Finding {
+fn not_known(case: &Case<'_>, name: &str, finding: impl Fn(Outcome, String) -> Finding) -> Finding {
     let of_gpu = case.gpu.is_none() && case.host.brand.is_none();
     let missing = match case.driver {
         None => "the driver",
@@ -139,13 +135,9 @@ fn properties(case: &Case<'_>, brand: Brand) -> Properties {
     };
     let driver = case.driver.and_then(|d| Some((d.version.clone()?, d.is_exact())));
     Properties {
-        cuda: case
-            .driver
-            .and_then(|d| d.known.cuda.clone())
-            .map_or(Property::NotKnown, Property::Is),
-        driver: driver.map_or(Property::NotKnown, |(version, exact)| {
-            Property::Is(DriverVersion { version, exact })
-        }),
+        cuda: case.driver.and_then(|d| d.known.cuda.clone()).map_or(Property::NotKnown, Property::Is),
+        driver: driver
+            .map_or(Property::NotKnown, |(version, exact)| Property::Is(DriverVersion { version, exact })),
         arch: of_device(case.gpu.map(|g| Version::of(u64::from(g.cc.major), u64::from(g.cc.minor)))),
         brand: if no_device { Property::Absent } else { Property::Is(brand) },
     }
@@ -169,12 +161,17 @@ fn remedies(case: &Case<'_>, requirement: &Requirement, mut finding: Finding) ->
     // Where the software itself starts on the driver, the requirement alone stands in the way.
     let helped = matches!(compat(case), Some((_, CompatUse::Usable { .. })));
     if case.driver.is_some() && runtimes_start(case) {
-        let what = if helped { "the image runs by its compat package" } else { "the software starts on this driver" };
+        let what = if helped {
+            "the image runs by its compat package"
+        } else {
+            "the software starts on this driver"
+        };
         finding = finding
             .remedy(format!("set NVIDIA_DISABLE_REQUIRE=1 in the image or with `docker run -e`: {what}"));
     }
     let wanted = requirement.expression.split([' ', ',']).find_map(|t| t.strip_prefix("cuda>="));
-    let toolkit = wanted.and_then(Version::parse).and_then(|v| case.catalog.full_driver(&v.major_minor()).cloned());
+    let toolkit =
+        wanted.and_then(Version::parse).and_then(|v| case.catalog.full_driver(&v.major_minor()).cloned());
     match toolkit.and_then(|t| t.linux_driver_min) {
         Some(driver) => finding.remedy(format!("update the host to driver {driver} or newer")),
         None => finding,

@@ -17,8 +17,10 @@ pub(super) const RULE: Rule = Rule {
 };
 
 /// Variables that only privileged containers may carry.
-const PRIVILEGED: [(&str, &str); 2] =
-    [("NVIDIA_MIG_CONFIG_DEVICES", "MIG_CONFIG_DEVICES"), ("NVIDIA_MIG_MONITOR_DEVICES", "MIG_MONITOR_DEVICES")];
+const PRIVILEGED: [(&str, &str); 2] = [
+    ("NVIDIA_MIG_CONFIG_DEVICES", "MIG_CONFIG_DEVICES"),
+    ("NVIDIA_MIG_MONITOR_DEVICES", "MIG_MONITOR_DEVICES"),
+];
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let mut out: Vec<Finding> = capability_words(case).into_iter().collect();
@@ -61,7 +63,8 @@ fn requirements(case: &Case<'_>) -> Vec<Finding> {
             let message = "the image has more than 32 variables NVIDIA_REQUIRE_*".to_owned();
             let text = "nvidia-container-cli: input error: too many requirements";
             return vec![
-                refused(case, "NVIDIA_REQUIRE", message, text).remedy("put them into one NVIDIA_REQUIRE_CUDA"),
+                refused(case, "NVIDIA_REQUIRE", message, text)
+                    .remedy("put them into one NVIDIA_REQUIRE_CUDA"),
             ];
         }
         // Said by the rule about that variable.

@@ -3,6 +3,7 @@
 use super::Case;
 use super::nvidia_require::is_legacy_image;
 use crate::target::profile::GpuRequest;
+use crate::version::Version;
 
 /// Alternatives of a requirement that are shown.
 const ALTERNATIVES_SHOWN: usize = 2;
@@ -40,7 +41,10 @@ pub(super) fn capabilities(case: &Case<'_>) -> Vec<String> {
     let all = || case.catalog.capabilities.iter().map(|c| c.id.clone()).collect();
     match config.env("NVIDIA_DRIVER_CAPABILITIES").filter(|v| !v.is_empty()) {
         None if is_legacy_image(config) => all(),
-        // The default since container toolkit 1.4; before, it was `utility` alone.
+        // The default since container toolkit 1.3; before, it was `utility` alone, and libcuda did not come.
+        None if case.host.container_toolkit.as_ref().is_some_and(|v| *v < Version::of(1, 3)) => {
+            vec!["utility".to_owned()]
+        }
         None => vec!["utility".to_owned(), "compute".to_owned()],
         Some(words) if words.split(',').any(|w| w == "all") => all(),
         Some(words) => words.split(',').filter(|w| !w.is_empty()).map(str::to_owned).collect(),

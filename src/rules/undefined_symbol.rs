@@ -52,7 +52,9 @@ fn finding(case: &Case<'_>, group: &Group<'_>, member: &Opened<'_>, gap: &Gap<'_
         Missing::Version(version) => (version.as_str(), None),
     };
     let is_node = matches!(gap.what, Missing::Version(_));
-    let message = match gap.provider.filter(|_| version.is_some() || is_node) {
+    // Torch's own symbols may come from any of its libraries; all others from the one that they name.
+    let of_library = version.is_some() || is_node || !name.starts_with("_Z");
+    let message = match gap.provider.filter(|_| of_library) {
         Some(provider) => format!(
             "{} cannot be loaded: {asks} needs {name}, which {} does not have",
             group.name,
@@ -71,7 +73,7 @@ fn finding(case: &Case<'_>, group: &Group<'_>, member: &Opened<'_>, gap: &Gap<'_
         gap.provider.map(|p| at(p, format!("is loaded, and exports none of that name{}", shadow(member, p)))),
     );
     // A program may bind its symbols one by one as they are called; a library that is opened at run time binds all at once.
-    let lazy = member.elf.interpreter.is_some() && !is_node;
+    let lazy = member.elf.interpreter.is_some() && !is_node && !gap_binds_now(gap);
     let (outcome, message) = match lazy {
         true => (Outcome::Unknown, format!("{message}; whether it is called is not known")),
         false => (Outcome::Breaks, message),
@@ -80,7 +82,7 @@ fn finding(case: &Case<'_>, group: &Group<'_>, member: &Opened<'_>, gap: &Gap<'_
         .headline(format!("undefined symbol in {}", gap.object.place.path.file_name()))
         .component(group.name.clone())
         .error(says(gap.text()));
-    match (gap.provider, version.is_some() || is_node) {
+    match (gap.provider, of_library) {
         (Some(provider), true) => match better(member, provider, gap) {
             Some(other) => finding.remedy(format!(
                 "let {} be found first: take {} out of LD_LIBRARY_PATH",
@@ -95,6 +97,11 @@ fn finding(case: &Case<'_>, group: &Group<'_>, member: &Opened<'_>, gap: &Gap<'_
         _ => finding
             .remedy(format!("install a build of {} for the torch in the image, or rebuild it", group.name)),
     }
+}
+
+/// Whether the file with the gap was linked to look everything up when it is loaded.
+fn gap_binds_now(gap: &Gap<'_>) -> bool {
+    gap.object.elf.as_ref().is_some_and(|e| e.bind_now)
 }
 
 fn shadow(member: &Opened<'_>, provider: &crate::facts::FileFacts) -> String {

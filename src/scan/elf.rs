@@ -303,6 +303,10 @@ fn dynamic_facts(source: &Source, tables: &Tables, facts: &mut ElfFacts, problem
     facts.needed =
         tables.values(dynamic::DT_NEEDED).take(limits::NAMES_PER_FILE_MAX).filter_map(text).collect();
     facts.rpath = tables.values(dynamic::DT_RPATH).next().and_then(list).unwrap_or_default();
+    let flag = |tag, bit: u64| tables.values(tag).any(|flags| flags & bit != 0);
+    facts.bind_now = tables.values(dynamic::DT_BIND_NOW).next().is_some()
+        || flag(dynamic::DT_FLAGS, dynamic::DF_BIND_NOW)
+        || flag(dynamic::DT_FLAGS_1, dynamic::DF_1_NOW);
     facts.runpath = tables.values(dynamic::DT_RUNPATH).next().and_then(list).unwrap_or_default();
     let bound = |at| tables.reach(at, limits::DYNAMIC_SECTION_BYTES_MAX, file_size);
     let mut version_names = BTreeMap::new();

@@ -208,12 +208,7 @@ fn cubin(size: u64, reader: &mut dyn Read) -> io::Result<FileScan> {
 ///     24     4  major, minor, patch,   the same, answered by its maker, for 8.6 and newer
 ///               build, a byte each
 /// ```
-fn engine(
-    head: Vec<u8>,
-    size: u64,
-    reader: &mut dyn Read,
-    scratch: &mut Scratch,
-) -> io::Result<FileScan> {
+fn engine(head: Vec<u8>, size: u64, reader: &mut dyn Read, scratch: &mut Scratch) -> io::Result<FileScan> {
     const WITH_RELEASE_FROM: u32 = 236;
     let mut found = stream("", size, reader, scratch, FileKind::Engine)?;
     let bytes = |at: usize| head.get(at..at.saturating_add(4)).and_then(|b| <[u8; 4]>::try_from(b).ok());

@@ -1,6 +1,6 @@
 //! A targets file (TOML) -> [`Target`]s. Unknown keys are errors: a misspelt one would silently judge less.
 
-use super::profile::{GpuRequest, Host, Kind, KernelModule, RuntimeMode, toolkit_version};
+use super::profile::{GpuRequest, Host, KernelModule, Kind, RuntimeMode, toolkit_version};
 use super::{Driver, Target, TargetError, gpu};
 use crate::catalog::Catalog;
 use serde::Deserialize;
@@ -44,10 +44,8 @@ pub fn read(text: &str, catalog: &Catalog) -> Result<Vec<Target>, TargetError> {
     let mut out: Vec<Target> = Vec::new();
     for row in file.target {
         let name = row.name.clone();
-        let target = target(row, catalog).map_err(|e| TargetError {
-            message: format!("target `{name}`: {}", e.message),
-            hint: e.hint,
-        })?;
+        let target = target(row, catalog)
+            .map_err(|e| TargetError { message: format!("target `{name}`: {}", e.message), hint: e.hint })?;
         if out.iter().any(|t| t.name == target.name) {
             return Err(TargetError::new(format!("two targets are named `{name}`"), None));
         }

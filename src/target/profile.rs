@@ -111,15 +111,8 @@ pub enum Brand {
 }
 
 impl Brand {
-    pub const ALL: [Brand; 7] = [
-        Brand::Unknown,
-        Brand::Quadro,
-        Brand::Tesla,
-        Brand::Nvs,
-        Brand::Grid,
-        Brand::GeForce,
-        Brand::Titan,
-    ];
+    pub const ALL: [Brand; 7] =
+        [Brand::Unknown, Brand::Quadro, Brand::Tesla, Brand::Nvs, Brand::Grid, Brand::GeForce, Brand::Titan];
 
     pub fn name(self) -> &'static str {
         match self {

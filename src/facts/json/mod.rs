@@ -102,6 +102,9 @@ pub struct ElfJson {
     pub needed: Vec<String>,
     pub rpath: Vec<String>,
     pub runpath: Vec<String>,
+    /// Every symbol is looked up when the file is loaded.
+    #[serde(default)]
+    pub bind_now: bool,
     pub versions_needed: BTreeMap<String, Vec<String>>,
     pub versions_provided: Vec<String>,
     /// Highest `GLIBC_` version needed.
@@ -342,6 +345,7 @@ pub fn elf_json(elf: &ElfFacts) -> ElfJson {
         needed: elf.needed.clone(),
         rpath: elf.rpath.clone(),
         runpath: elf.runpath.clone(),
+        bind_now: elf.bind_now,
         versions_needed: elf.versions_needed.clone(),
         versions_provided: elf.versions_provided.clone(),
         glibc: glibc_needed(elf).map(|v| v.to_string()),
@@ -395,8 +399,8 @@ pub fn file_kind_of(name: &str) -> Option<FileKind> {
         FileKind::Text,
         FileKind::Engine,
     ]
-        .into_iter()
-        .find(|k| file_kind_name(*k) == name)
+    .into_iter()
+    .find(|k| file_kind_name(*k) == name)
 }
 
 pub fn origin_name(origin: PackageOrigin) -> &'static str {

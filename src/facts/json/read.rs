@@ -129,6 +129,7 @@ pub fn elf_of(json: ElfJson) -> ElfFacts {
         needed: json.needed,
         rpath: json.rpath,
         runpath: json.runpath,
+        bind_now: json.bind_now,
         versions_needed: json.versions_needed,
         versions_provided: json.versions_provided,
         build_id: json.build_id,
