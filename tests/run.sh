@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# All tests: real wheels, images and registries first (tests/real, which installs the tools it compares with), then
-# `cargo test`, whose summary comes last. Root is needed where a tool is missing; a Rust toolchain and a C compiler always.
+# All tests: real wheels, images and registries first (tests/real, which installs the tools it compares with), the table of
+# reported incidents, then `cargo test`, whose summary comes last. Root is needed where a tool is missing; a Rust toolchain
+# and a C compiler always.
 #
 #   tests/run.sh [--cache DIR]     DIR keeps downloads between runs (default: a cudalint-tests folder in the user cache)
 set -euo pipefail
@@ -9,4 +10,5 @@ cd "$(dirname "$0")/.."
 cargo build --release --locked
 target=${CARGO_TARGET_DIR:-target}
 tests/real/run.sh --binary "$target/release/cudalint" "$@"
+cargo run --release --locked --quiet --example incidents -- fixtures/incidents/public.toml
 cargo test --locked --lib --tests

@@ -1,8 +1,9 @@
 //! A record's `image` -> the facts that such an image has: a Debian-like system, the CUDA release, what each framework build
 //! brings by the catalog, and every statement about libraries, GPU code, compat package and environment.
 
-use crate::host::Host;
-use crate::libraries::{at, elf, file, place, sonames, text};
+use super::host::Host;
+use super::libraries::{at, elf, file, place, sonames, text};
+use super::words::{Framework, Statement};
 use cudalint::catalog::Catalog;
 use cudalint::facts::{
     CodeImage, CodeKind, CodePlace, CodeRow, Config, DeviceCode, FileFacts, FileKind, ImageFacts,
@@ -17,150 +18,42 @@ use std::collections::BTreeMap;
 #[derive(Default, Deserialize)]
 pub(crate) struct Image {
     #[serde(rename = "ref")]
-    reference: Option<String>,
-    base: Option<String>,
-    cuda: Option<String>,
+    pub(super) reference: Option<String>,
+    pub(super) base: Option<String>,
+    pub(super) cuda: Option<String>,
     #[serde(default)]
-    frameworks: Vec<String>,
+    pub(super) frameworks: Vec<String>,
     #[serde(default)]
-    libs: Vec<String>,
+    pub(super) libs: Vec<String>,
     #[serde(default)]
-    arch_list: Vec<String>,
-    arch_min: Option<String>,
-    arch_max: Option<String>,
-    arch_of: Option<String>,
-    compat: Option<String>,
-    compat_path: Option<String>,
+    pub(super) arch_list: Vec<String>,
+    pub(super) arch_min: Option<String>,
+    pub(super) arch_max: Option<String>,
+    pub(super) arch_of: Option<String>,
+    pub(super) compat: Option<String>,
+    pub(super) compat_path: Option<String>,
     #[serde(default)]
-    ldconf: Vec<String>,
+    pub(super) ldconf: Vec<String>,
     #[serde(default)]
-    env: BTreeMap<String, String>,
+    pub(super) env: BTreeMap<String, String>,
 }
 
-const SITE: &str = "/usr/local/lib/python3.11/site-packages";
+pub(super) const SITE: &str = "/usr/local/lib/python3.11/site-packages";
 const LIB: &str = "/usr/lib/x86_64-linux-gnu";
 
-/// `NAME[ VERSION][+VARIANT][ (remark)]`.
-struct Framework {
-    name: String,
-    version: Option<String>,
-    variant: Option<String>,
-    bound: Option<String>,
-}
-
-impl Framework {
-    fn parse(statement: &str) -> Framework {
-        let bare = statement.split(" (").next().unwrap_or(statement).trim();
-        let (front, variant) = match bare.split_once('+') {
-            Some((front, variant)) => (front.trim(), Some(variant.trim().to_owned())),
-            None => (bare, None),
-        };
-        let (name, rest) = front.split_once(' ').unwrap_or((front, ""));
-        let number = rest.trim_start_matches(['<', '>', '=']).split_whitespace().next().unwrap_or_default();
-        let stated = Version::leading(number).map(|_| number.to_owned());
-        let bound = rest.starts_with(['<', '>']).then(|| rest.to_owned());
-        Framework { name: name.to_owned(), version: stated.filter(|_| bound.is_none()), variant, bound }
-    }
-
-    /// `12.1` of `cu121`, 12 of `cu12` and of `cuda12.cudnn89`.
-    fn cuda(&self) -> (Option<Version>, Option<u64>) {
-        let Some(variant) = &self.variant else { return (None, None) };
-        let digits: String = variant
-            .strip_prefix("cuda")
-            .or_else(|| variant.strip_prefix("cu"))
-            .unwrap_or_default()
-            .chars()
-            .take_while(char::is_ascii_digit)
-            .collect();
-        match digits.len() {
-            2 => (None, digits.parse().ok()),
-            3 => {
-                let (major, minor) = digits.split_at(2);
-                let version = major.parse().ok().zip(minor.parse().ok()).map(|(a, b)| Version::of(a, b));
-                let major = version.as_ref().map(Version::major);
-                (version, major)
-            }
-            _ => (None, None),
-        }
-    }
-
-    fn is_cpu(&self) -> bool {
-        self.variant.as_deref() == Some("cpu")
-    }
-
-    /// The module directory below the site directory.
-    fn module(&self) -> String {
-        self.name.to_ascii_lowercase().replace('-', "_")
-    }
-}
-
-/// A statement of `libs`, taken apart.
-struct Statement {
-    verb: String,
-    /// Soname, file, component, or symbol.
-    name: String,
-    version: Option<Version>,
-    /// `<2.19`, `>=12.4`.
-    bound: Option<(char, Version)>,
-    path: Option<String>,
-    whole: String,
-}
-
-impl Statement {
-    fn parse(statement: &str) -> Statement {
-        let (verb, rest) = statement.split_once(' ').unwrap_or((statement, ""));
-        let (rest, path) = match rest.split_once(" at ") {
-            Some((rest, path)) => (rest, Some(path.trim().to_owned())),
-            None => (rest, None),
-        };
-        let mut words = rest.split_whitespace().map(|w| w.trim_matches(['(', ')', ',']));
-        let mut name = words.next().unwrap_or_default().to_owned();
-        if name == "symbol" {
-            name = words.next().unwrap_or_default().to_owned();
-        }
-        let (mut version, mut bound) = (None, None);
-        for word in words {
-            let number = Version::leading(word.trim_start_matches(['<', '>', '=']));
-            match (word.chars().next(), number) {
-                (Some(sign @ ('<' | '>')), Some(number)) => bound = bound.or(Some((sign, number))),
-                (_, Some(number)) => version = version.or(Some(number)),
-                _ => {}
-            }
-        }
-        Statement { verb: verb.to_owned(), name, version, bound, path, whole: statement.to_owned() }
-    }
-
-    fn is_symbol(&self) -> bool {
-        self.whole.contains("symbol ")
-    }
-
-    /// The version, or one that lies within the bound.
-    fn some_version(&self) -> Option<Version> {
-        let below = |v: &Version| match v.minor() {
-            0 => Version::of(v.major().saturating_sub(1), 9),
-            minor => Version::of(v.major(), minor - 1),
-        };
-        self.version.clone().or_else(|| match &self.bound {
-            Some(('<', v)) => Some(below(v)),
-            Some((_, v)) => Some(v.clone()),
-            None => None,
-        })
-    }
-}
-
 /// The image while it is put together.
-struct Builder<'a> {
-    record: &'a Image,
-    catalog: &'a Catalog,
-    machine: String,
-    files: Vec<FileFacts>,
-    links: Vec<Link>,
-    packages: Vec<Package>,
-    config: Config,
+pub(super) struct Builder<'a> {
+    pub(super) record: &'a Image,
+    pub(super) catalog: &'a Catalog,
+    pub(super) machine: String,
+    pub(super) files: Vec<FileFacts>,
+    pub(super) links: Vec<Link>,
+    pub(super) packages: Vec<Package>,
+    pub(super) config: Config,
     /// Directories of `/etc/ld.so.conf.d`.
-    conf: Vec<String>,
-    cuda: Option<Version>,
-    major: u64,
+    pub(super) conf: Vec<String>,
+    pub(super) cuda: Option<Version>,
+    pub(super) major: u64,
 }
 
 /// The facts of a record's image.
@@ -331,7 +224,7 @@ impl Builder<'_> {
         if framework.is_cpu() {
             return;
         }
-        let mut main = elf(&self.main_name(framework), &self.machine);
+        let mut main = elf(&Self::main_name(framework), &self.machine);
         main.runpath = vec![
             "$ORIGIN/../nvidia/cuda_runtime/lib".to_owned(),
             "$ORIGIN/../../nvidia/cuda_runtime/lib".to_owned(),
@@ -346,16 +239,16 @@ impl Builder<'_> {
             self.major = before;
             main.needed.push(soname);
         }
-        let path = self.main_path(framework);
+        let path = Self::main_path(framework);
         self.files.push(at(&path, main));
         if name == "tensorflow" {
-            self.tensorflow(&release);
+            self.tensorflow(release.as_ref());
         }
     }
 
     /// TensorFlow opens its libraries by name: those of the release that it was built with. All that the record does not call
     /// missing are there.
-    fn tensorflow(&mut self, release: &Option<Version>) {
+    fn tensorflow(&mut self, release: Option<&Version>) {
         let statements: Vec<Statement> = self.record.libs.iter().map(|l| Statement::parse(l)).collect();
         let of_verbs = |verbs: &[&str]| -> Vec<String> {
             let chosen =
@@ -365,11 +258,10 @@ impl Builder<'_> {
         let (asked, lacks) = (of_verbs(&["needs", "lacks"]), of_verbs(&["lacks"]));
         let fits = |r: &&cudalint::catalog::DlopenRow| {
             asked.iter().all(|a| r.sonames.contains(a))
-                && (!asked.is_empty()
-                    || release.as_ref().is_some_and(|c| r.cuda_from <= *c && *c < r.cuda_below))
+                && (!asked.is_empty() || release.is_some_and(|c| r.cuda_from <= *c && *c < r.cuda_below))
         };
         let by_release = |r: &&cudalint::catalog::DlopenRow| {
-            release.as_ref().is_some_and(|c| r.cuda_from <= *c && *c < r.cuda_below)
+            release.is_some_and(|c| r.cuda_from <= *c && *c < r.cuda_below)
         };
         let rows: Vec<_> = self.catalog.dlopens.iter().filter(fits).cloned().collect();
         let row = rows.iter().find(by_release).or(rows.first()).cloned();
@@ -404,12 +296,12 @@ impl Builder<'_> {
         main.interpreter = Some("/lib64/ld-linux-x86-64.so.2".to_owned());
         // As compilers of Ubuntu link programs by default.
         main.bind_now = true;
-        let path = self.main_path(framework);
+        let path = Self::main_path(framework);
         self.files.push(at(&path, main));
         self.config.entrypoint = vec![path];
     }
 
-    fn main_name(&self, framework: &Framework) -> String {
+    fn main_name(framework: &Framework) -> String {
         match framework.name.to_ascii_lowercase().as_str() {
             "torch" => "libtorch_cuda.so".to_owned(),
             "onnxruntime-gpu" => "libonnxruntime_providers_cuda.so".to_owned(),
@@ -419,8 +311,8 @@ impl Builder<'_> {
         }
     }
 
-    fn main_path(&self, framework: &Framework) -> String {
-        let file = self.main_name(framework);
+    pub(super) fn main_path(framework: &Framework) -> String {
+        let file = Self::main_name(framework);
         match framework.name.to_ascii_lowercase().as_str() {
             "llama.cpp" | "nccl-tests" => format!("/usr/local/bin/{}", framework.name),
             "torch" => format!("{SITE}/torch/lib/{file}"),
@@ -448,177 +340,6 @@ impl Builder<'_> {
         } else {
             Vec::new()
         }
-    }
-
-    /// GPU code: of the library that the record describes, and of torch builds as the catalog knows them.
-    fn code(&mut self, frameworks: &[Framework]) {
-        let of = self.record.arch_of.as_deref().map(str::to_ascii_lowercase);
-        let described = match &of {
-            None => frameworks.first(),
-            Some(of) => frameworks.iter().find(|f| of.starts_with(&f.name.to_ascii_lowercase())),
-        };
-        let release = described.and_then(|f| f.cuda().0).or_else(|| self.cuda.clone());
-        if let Some(images) = self.described(release.as_ref()) {
-            let path = match (described, &of) {
-                (Some(framework), None) => self.main_path(framework),
-                (Some(framework), Some(_)) => format!("{SITE}/{}/_C.abi3.so", framework.module()),
-                (None, _) => "/usr/local/bin/app".to_owned(),
-            };
-            self.put_code(&path, &images);
-        }
-        let torch = frameworks.iter().find(|f| f.name == "torch" && !f.is_cpu());
-        let own = described.is_some_and(|f| f.name == "torch") && self.has_arch();
-        if let Some(torch) = torch.filter(|_| !own)
-            && let Some(images) = self.torch_code(torch)
-        {
-            let path = self.main_path(torch);
-            self.put_code(&path, &images);
-        }
-        // JAX compiles most of its kernels, and has some of every architecture.
-        for jax in frameworks
-            .iter()
-            .filter(|f| f.name == "jaxlib" && !f.is_cpu() && !self.has_arch())
-            .collect::<Vec<_>>()
-        {
-            let images = self.all_of_release(None, None, jax.cuda().0.as_ref().or(release.as_ref()));
-            let path = self.main_path(jax);
-            self.put_code(&path, &images);
-        }
-        // RAPIDS and CuPy beside another framework: GPU builds, of which the record says no more.
-        for other in frameworks.iter().filter(|f| ["cudf", "cuml", "cugraph"].contains(&f.name.as_str())) {
-            let images = self.all_of_release(None, None, release.as_ref());
-            let path = self.main_path(other);
-            self.put_code(&path, &images);
-        }
-    }
-
-    fn has_arch(&self) -> bool {
-        !self.record.arch_list.is_empty() || self.record.arch_min.is_some() || self.record.arch_max.is_some()
-    }
-
-    /// The list as stated, or all machine code of the release between the bounds.
-    fn described(&self, release: Option<&Version>) -> Option<Vec<CodeImage>> {
-        if !self.record.arch_list.is_empty() {
-            return Some(self.record.arch_list.iter().filter_map(|a| self.image(a, release)).collect());
-        }
-        let bound = |text: &Option<String>| text.as_deref().and_then(ComputeCapability::parse);
-        let (min, max) = (bound(&self.record.arch_min), bound(&self.record.arch_max));
-        (min.is_some() || max.is_some()).then(|| self.all_of_release(min, max, release))
-    }
-
-    fn all_of_release(
-        &self,
-        min: Option<ComputeCapability>,
-        max: Option<ComputeCapability>,
-        release: Option<&Version>,
-    ) -> Vec<CodeImage> {
-        let rows = self.catalog.archs.iter().filter(|a| !a.tegra);
-        let of_release = rows.filter(|a| {
-            release.is_none_or(|r| {
-                a.first_toolkit.major_minor() <= *r
-                    && a.last_toolkit.as_ref().is_none_or(|l| *r <= l.major_minor())
-            })
-        });
-        let mut all: Vec<CodeImage> = of_release
-            .filter(|a| min.is_none_or(|m| a.cc >= m) && max.is_none_or(|m| a.cc <= m))
-            .filter_map(|a| self.image(&format!("sm_{}", a.cc.sm_number()), release))
-            .collect();
-        // The bounds themselves are machine code that was seen.
-        for cc in [min, max].into_iter().flatten() {
-            all.extend(self.image(&format!("sm_{}", cc.sm_number()), release));
-        }
-        all
-    }
-
-    fn torch_code(&self, torch: &Framework) -> Option<Vec<CodeImage>> {
-        let tables: toml::Table = include_str!("../../rules/catalog/frameworks.toml").parse().ok()?;
-        let rows = |name: &str| tables.get(name).and_then(|t| t.as_array()).cloned().unwrap_or_default();
-        let text = |row: &toml::Value, key: &str| row.get(key).and_then(|v| v.as_str()).map(str::to_owned);
-        let (release, _) = torch.cuda();
-        let version = torch.version.as_deref();
-        let default = rows("torch_release").into_iter().find(|r| {
-            let same = text(r, "version").as_deref() == version;
-            let variant = torch.variant.as_ref().map(|v| format!("+{v}"));
-            same && (variant.is_none() || text(r, "pypi_local_version") == variant)
-        });
-        let list = |row: &toml::Value, key: &str| -> Vec<String> {
-            let values = row.get(key).and_then(|v| v.as_array()).cloned().unwrap_or_default();
-            values.iter().filter_map(|v| v.as_str().map(|s| s.replace('.', ""))).collect()
-        };
-        let names = match default {
-            Some(row) => list(&row, "pypi_sm"),
-            None => {
-                let of_variant = |r: &toml::Value| {
-                    let number = version.and_then(Version::leading).map(|v| v.major_minor());
-                    let within = text(r, "releases").is_some_and(|range| {
-                        let (from, to) = range.split_once('-').unwrap_or((&range, &range));
-                        let ends = Version::leading(from)
-                            .zip(Version::leading(to).or_else(|| Version::leading(from)));
-                        number.as_ref().is_none_or(|n| ends.is_some_and(|(a, b)| a <= *n && *n <= b))
-                    });
-                    text(r, "variant") == torch.variant && within && torch.bound.is_none()
-                };
-                list(&rows("torch_variant").into_iter().find(of_variant)?, "sm")
-            }
-        };
-        Some(
-            names
-                .iter()
-                .filter_map(|n| self.image(&format!("sm_{}", n.trim_start_matches("sm_")), release.as_ref()))
-                .collect(),
-        )
-    }
-
-    /// `sm_86`, `compute_80`; PTX is of the ISA that the release emits.
-    fn image(&self, name: &str, release: Option<&Version>) -> Option<CodeImage> {
-        let arch = Arch::parse(name)?;
-        if name.starts_with("sm") {
-            return Some(CodeImage { kind: CodeKind::Sass, arch, ptx_isa: None });
-        }
-        let isa = release.and_then(|r| self.catalog.ptx_of_cuda(r)).map(|p| p.ptx.clone());
-        let ptx_isa =
-            isa.and_then(|v| Some((u16::try_from(v.major()).ok()?, u16::try_from(v.minor()).ok()?)));
-        // An unknown toolkit's PTX is taken for old: nothing says that a driver cannot compile it.
-        Some(CodeImage { kind: CodeKind::Ptx, arch, ptx_isa: ptx_isa.or(Some((6, 0))) })
-    }
-
-    fn put_code(&mut self, path: &str, images: &[CodeImage]) {
-        let mut images = images.to_vec();
-        images.sort_unstable();
-        images.dedup();
-        let row = |image: &CodeImage| CodeRow {
-            place: CodePlace::Section,
-            section: Some(".nv_fatbin".to_owned()),
-            image: *image,
-            toolkit: None,
-            count: 1,
-            bytes: 4096,
-        };
-        let shape = Shape {
-            place: CodePlace::Section,
-            section: Some(".nv_fatbin".to_owned()),
-            images: images.clone(),
-            count: 1,
-        };
-        let code = DeviceCode {
-            containers: 1,
-            bytes: 4096,
-            rows: images.iter().map(row).collect(),
-            shapes: vec![shape],
-            ..DeviceCode::default()
-        };
-        if let Some(known) = self.files.iter_mut().find(|f| f.place.path.as_str() == path) {
-            known.device_code = Some(code);
-            return;
-        }
-        let mut app = elf("", &self.machine);
-        app.soname = None;
-        if !path.contains("-packages/") {
-            app.interpreter = Some("/lib64/ld-linux-x86-64.so.2".to_owned());
-        }
-        let mut found = at(path, app);
-        found.device_code = Some(code);
-        self.files.push(found);
     }
 
     fn statements(&mut self, frameworks: &[Framework]) {
@@ -657,7 +378,7 @@ impl Builder<'_> {
             "cuda" | "cudart" | "cublas" => self.library_dir(),
             _ => LIB.to_owned(),
         });
-        let dir = self.absolute(&dir);
+        let dir = Self::absolute(&dir);
         match s.name.as_str() {
             "cuda" if s.version.as_ref().is_some_and(|v| v.len() == 1) => self.component("cuda", None, &dir),
             "cuda" => self.component("cuda", s.version.clone(), &dir),
@@ -687,7 +408,7 @@ impl Builder<'_> {
     }
 
     /// A directory that a record writes from the site directory on.
-    fn absolute(&self, path: &str) -> String {
+    fn absolute(path: &str) -> String {
         match path.strip_prefix("site-packages") {
             Some(rest) => format!("{SITE}{rest}"),
             None if path.starts_with('/') => path.to_owned(),
@@ -698,7 +419,7 @@ impl Builder<'_> {
     /// The copy that the search order finds first: its directory leads LD_LIBRARY_PATH, as nothing else makes it so.
     fn first(&mut self, s: &Statement, all: &[Statement]) {
         let stub = s.whole.contains("(stub)");
-        let stated = s.path.clone().map(|p| self.absolute(&p));
+        let stated = s.path.clone().map(|p| Self::absolute(&p));
         let soname = sonames(&s.name, s.some_version().as_ref(), self.major).into_iter().next();
         let (dir, soname) = match (stated, soname) {
             (Some(path), Some(soname)) => match path.rsplit_once('/') {
@@ -774,7 +495,7 @@ impl Builder<'_> {
             .iter()
             .find(|f| !f.is_cpu() && f.name != "torch")
             .or(frameworks.iter().find(|f| !f.is_cpu()));
-        let path = asks.map_or_else(|| "/usr/local/bin/app".to_owned(), |f| self.main_path(f));
+        let path = asks.map_or_else(|| "/usr/local/bin/app".to_owned(), |f| Self::main_path(f));
         let name = asks.map(|f| f.name.to_ascii_lowercase()).unwrap_or_default();
         // TensorFlow and JAX open their libraries by name; the others are linked with them.
         let opens = name == "tensorflow" || name == "jaxlib";

@@ -9,9 +9,11 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
+mod code;
 mod host;
 mod image;
 mod libraries;
+mod words;
 
 use cudalint::catalog::Catalog;
 use cudalint::inventory;
@@ -80,13 +82,26 @@ fn main() -> ExitCode {
 
 fn run(file: &str) -> Result<(), Box<dyn std::error::Error>> {
     let text = std::fs::read_to_string(file)?;
-    let catalog = Catalog::built_in()?;
-    let questions: Questions = toml::from_str(&text)?;
-    let judged: Vec<Judged> = questions.incident.iter().map(|asked| judge(asked, &catalog)).collect();
-    let answers: Answers = toml::from_str(&text)?;
-    let answers: BTreeMap<String, Answer> = answers.incident.into_iter().map(|a| (a.id.clone(), a)).collect();
-    print(&judged, &answers);
+    print!("{}", table(&text)?.text);
     Ok(())
+}
+
+/// What is printed, and the numbers of its closing line.
+pub(crate) struct Table {
+    pub(crate) text: String,
+    pub(crate) right: usize,
+    pub(crate) of: usize,
+    pub(crate) false_alarms: usize,
+}
+
+/// Judges every record of a file, then compares.
+pub(crate) fn table(text: &str) -> Result<Table, Box<dyn std::error::Error>> {
+    let catalog = Catalog::built_in()?;
+    let questions: Questions = toml::from_str(text)?;
+    let judged: Vec<Judged> = questions.incident.iter().map(|asked| judge(asked, &catalog)).collect();
+    let answers: Answers = toml::from_str(text)?;
+    let answers: BTreeMap<String, Answer> = answers.incident.into_iter().map(|a| (a.id.clone(), a)).collect();
+    Ok(compare(&judged, &answers))
 }
 
 fn judge(asked: &Asked, catalog: &Catalog) -> Judged {
@@ -130,45 +145,45 @@ fn explain(report: &Report) {
     }
 }
 
-fn print(judged: &[Judged], answers: &BTreeMap<String, Answer>) {
-    let (mut right, mut of, mut alarms, mut controls) = (0, 0, 0, 0);
-    let mut misses = Vec::new();
+fn compare(judged: &[Judged], answers: &BTreeMap<String, Answer>) -> Table {
+    let mut table = Table { text: String::new(), right: 0, of: 0, false_alarms: 0 };
+    let mut controls = 0usize;
+    let mut misses = String::new();
     for row in judged {
         let answer = answers.get(&row.id);
         let expected = answer.and_then(|a| a.expect.as_deref());
         let rule = row.rule.map_or_else(|| "-".to_owned(), |(code, name)| format!("{code}:{name}"));
         let got = row.verdict.name();
-        println!("{:8} {:12} {:12} {rule}", row.id, expected.unwrap_or("?"), got);
+        table.text += &format!("{:8} {:12} {:12} {rule}\n", row.id, expected.unwrap_or("?"), got);
         let Some((answer, expected)) = answer.zip(expected) else { continue };
-        if answer.kind.as_deref() == Some("control") {
+        let is_control = answer.kind.as_deref() == Some("control");
+        if is_control {
             controls += 1;
-            alarms += usize::from(row.verdict == Verdict::Fails);
+            table.false_alarms += usize::from(row.verdict == Verdict::Fails);
         }
         if answer.knowable == Some(false) {
             if got != expected {
                 let missing = answer.missing.as_deref().unwrap_or("not said");
-                misses.push(format!("{} not knowable from image and host: {missing}", row.id));
+                misses += &format!("  {} cannot be known from image and host: {missing}\n", row.id);
             }
             continue;
         }
-        of += 1;
-        let is_control = answer.kind.as_deref() == Some("control");
+        table.of += 1;
+        // The rules of the right family must speak, where something is wrong.
         let family = answer.family.as_deref().filter(|_| !is_control);
-        let spoke = row.rule.map(|(code, _)| code.chars().nth(3));
-        let of_family = family.is_none_or(|f| spoke == Some(f.chars().next()));
-        if got == expected && of_family {
-            right += 1;
+        let spoke = row.rule.and_then(|(code, _)| code.chars().nth(3));
+        if got == expected && family.is_none_or(|f| spoke == f.chars().next()) {
+            table.right += 1;
         } else {
             let wanted = family.map_or_else(String::new, |f| format!(" by {f}"));
-            misses.push(format!("{} wanted {expected}{wanted}, got {got}: {rule} {}", row.id, row.message));
+            misses +=
+                &format!("  {} wanted {expected}{wanted}, got {got} by {rule}: {}\n", row.id, row.message);
         }
     }
     if !misses.is_empty() {
-        println!("\nnot as expected:");
-        for miss in misses {
-            println!("  {miss}");
-        }
-        println!();
+        table.text += &format!("\nnot as expected:\n{misses}\n");
     }
-    println!("{right} right of {of}, {alarms} false alarms of {controls} controls");
+    let Table { right, of, false_alarms, .. } = table;
+    table.text += &format!("{right} right of {of}, {false_alarms} false alarms of {controls} controls\n");
+    table
 }

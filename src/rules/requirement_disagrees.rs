@@ -108,11 +108,12 @@ fn line(needs: &Version) -> String {
 /// It lets drivers pass on which the runtime in the image stops with error 35.
 fn loose(case: &Case<'_>, expression: &str, runtime: &Runtime, branches: &[OnBranch]) -> Option<Finding> {
     let dead = |reach: &Reach| matches!(reach, Reach::Nothing | Reach::LostEntryPoint);
-    let lifted = case.inventory.compat.iter().any(|c| !dead(&c.reach) && lifts(c, &runtime.version));
+    let lifted = case.inventory.compat.iter().any(|c| !dead(&c.reach) && lifts(c, &runtime.version))
+        || case.inventory.facts.packages.iter().any(|p| is_compat_package(&p.fact.name, runtime));
     let too_old = |b: &&OnBranch| {
         b.answer == Answer::Satisfied && fit(&runtime.version, &b.driver) == Fit::TooOld && !lifted
     };
-    let newest = branches.iter().filter(too_old).next_back()?;
+    let newest = branches.iter().rfind(too_old)?;
     // By its plain condition, or by an alternative that counts on a compat package which is not there.
     let plain = expression.split(' ').find(|a| a.starts_with("cuda>=") && !a.contains(','));
     let reported = newest.driver.known.cuda.clone();
@@ -148,6 +149,15 @@ fn loose(case: &Case<'_>, expression: &str, runtime: &Runtime, branches: &[OnBra
         }
         _ => finding,
     })
+}
+
+/// `cuda-compat-12-4` of this release or a newer one.
+fn is_compat_package(name: &str, runtime: &Runtime) -> bool {
+    let release = name.strip_prefix("cuda-compat-").and_then(|r| Version::parse(&r.replace('-', ".")));
+    match (&runtime.version, release) {
+        (RuntimeVersion::Exactly(wanted), Some(have)) => have >= wanted.major_minor(),
+        _ => false,
+    }
 }
 
 /// It refuses hosts on which everything that the image loads would start.

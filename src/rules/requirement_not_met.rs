@@ -36,16 +36,13 @@ fn of_requirement(
     requirement: &Requirement,
     mode: Option<(RuntimeMode, bool)>,
 ) -> Option<Finding> {
-    let (answer, text) = match mode {
-        Some((RuntimeMode::Csv, _)) => {
-            let properties = properties(case, Brand::Unknown);
-            evaluate_csv(&requirement.expression, &properties.cuda, &properties.arch)
-        }
-        _ => {
-            let answer = of_all_brands(case, &requirement.expression);
-            let message = legacy_message(&requirement.expression, answer);
-            (answer, format!("nvidia-container-cli: requirement error: {message}"))
-        }
+    let (answer, text) = if let Some((RuntimeMode::Csv, _)) = mode {
+        let properties = properties(case, Brand::Unknown);
+        evaluate_csv(&requirement.expression, &properties.cuda, &properties.arch)
+    } else {
+        let answer = of_all_brands(case, &requirement.expression);
+        let message = legacy_message(&requirement.expression, answer);
+        (answer, format!("nvidia-container-cli: requirement error: {message}"))
     };
     let name = &requirement.variable;
     let host = describe(case);
