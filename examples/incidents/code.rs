@@ -87,43 +87,36 @@ impl Builder<'_> {
         all
     }
 
+    /// Machine code of a torch build: of the release on the package index where that is the variant, else of the variant.
     fn torch_code(&self, torch: &Framework) -> Option<Vec<CodeImage>> {
         let tables: toml::Table = include_str!("../../rules/catalog/frameworks.toml").parse().ok()?;
         let rows = |name: &str| tables.get(name).and_then(|t| t.as_array()).cloned().unwrap_or_default();
         let text = |row: &toml::Value, key: &str| row.get(key).and_then(|v| v.as_str()).map(str::to_owned);
-        let (release, _) = torch.cuda();
         let version = torch.version.as_deref();
-        let default = rows("torch_release").into_iter().find(|r| {
+        let local = torch.variant.as_ref().map(|v| format!("+{v}"));
+        let is_release = |r: &toml::Value| {
             let same = text(r, "version").as_deref() == version;
-            let variant = torch.variant.as_ref().map(|v| format!("+{v}"));
-            same && (variant.is_none() || text(r, "pypi_local_version") == variant)
-        });
-        let list = |row: &toml::Value, key: &str| -> Vec<String> {
-            let values = row.get(key).and_then(|v| v.as_array()).cloned().unwrap_or_default();
-            values.iter().filter_map(|v| v.as_str().map(|s| s.replace('.', ""))).collect()
+            same && (local.is_none() || text(r, "pypi_local_version") == local)
         };
-        let names = match default {
-            Some(row) => list(&row, "pypi_sm"),
-            None => {
-                let of_variant = |r: &toml::Value| {
-                    let number = version.and_then(Version::leading).map(|v| v.major_minor());
-                    let within = text(r, "releases").is_some_and(|range| {
-                        let (from, to) = range.split_once('-').unwrap_or((&range, &range));
-                        let ends = Version::leading(from)
-                            .zip(Version::leading(to).or_else(|| Version::leading(from)));
-                        number.as_ref().is_none_or(|n| ends.is_some_and(|(a, b)| a <= *n && *n <= b))
-                    });
-                    text(r, "variant") == torch.variant && within && torch.bound.is_none()
-                };
-                list(&rows("torch_variant").into_iter().find(of_variant)?, "sm")
-            }
+        let number = version.and_then(Version::leading).map(|v| v.major_minor());
+        let within = |range: &str| {
+            let (from, to) = range.split_once('-').unwrap_or((range, range));
+            let ends = Version::leading(from).zip(Version::leading(to).or_else(|| Version::leading(from)));
+            number.as_ref().is_none_or(|n| ends.is_some_and(|(from, to)| from <= *n && *n <= to))
         };
-        Some(
-            names
-                .iter()
-                .filter_map(|n| self.image(&format!("sm_{}", n.trim_start_matches("sm_")), release.as_ref()))
-                .collect(),
-        )
+        let is_variant = |r: &toml::Value| {
+            let of_range = text(r, "releases").is_some_and(|range| within(&range));
+            text(r, "variant") == torch.variant && of_range && torch.bound.is_none()
+        };
+        let release = rows("torch_release").into_iter().find(is_release);
+        let row = release.or_else(|| rows("torch_variant").into_iter().find(is_variant))?;
+        let names = row.get("pypi_sm").or_else(|| row.get("sm"))?.as_array()?;
+        let (cuda, _) = torch.cuda();
+        let image = |name: &str| {
+            let digits = name.trim_start_matches("sm_").replace('.', "");
+            self.image(&format!("sm_{digits}"), cuda.as_ref())
+        };
+        Some(names.iter().filter_map(|n| image(n.as_str()?)).collect())
     }
 
     /// `sm_86`, `compute_80`; PTX is of the ISA that the release emits.

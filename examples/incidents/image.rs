@@ -495,7 +495,7 @@ impl Builder<'_> {
             .iter()
             .find(|f| !f.is_cpu() && f.name != "torch")
             .or(frameworks.iter().find(|f| !f.is_cpu()));
-        let path = asks.map_or_else(|| "/usr/local/bin/app".to_owned(), |f| Self::main_path(f));
+        let path = asks.map_or_else(|| "/usr/local/bin/app".to_owned(), Self::main_path);
         let name = asks.map(|f| f.name.to_ascii_lowercase()).unwrap_or_default();
         // TensorFlow and JAX open their libraries by name; the others are linked with them.
         let opens = name == "tensorflow" || name == "jaxlib";
