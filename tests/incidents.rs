@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[path = "../examples/incidents/main.rs"]
-#[allow(dead_code, clippy::print_stdout, clippy::print_stderr, reason = "the program that is tested")]
+#[allow(dead_code, reason = "the program that is tested")]
 mod program;
 
 const PUBLIC: &str = include_str!("../fixtures/incidents/public.toml");

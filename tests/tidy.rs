@@ -144,15 +144,16 @@ fn a_page_names_its_code_and_has_all_its_parts() {
 }
 
 #[test]
-fn every_facts_fixture_is_used() {
+fn every_document_under_fixtures_is_used() {
     let mut texts = String::new();
     for path in files(&root().join("rules"), ".md").iter().chain(&files(&root().join("tests"), ".rs")) {
         texts.push_str(&fs::read_to_string(path).unwrap());
     }
     texts.push_str(&fs::read_to_string(root().join("README.md")).unwrap());
-    for path in files(&root().join("fixtures/facts"), ".json") {
+    let facts = files(&root().join("fixtures/facts"), ".json");
+    for path in facts.into_iter().chain(files(&root().join("fixtures/targets"), ".toml")) {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        assert!(texts.contains(&name), "fixtures/facts/{name} is used by nothing");
+        assert!(texts.contains(&name), "{} is used by nothing", path.display());
     }
 }
 

@@ -87,6 +87,15 @@ impl Builder<'_> {
         all
     }
 
+    /// `cu126` of torch 2.7.0: what `pip install torch` gives on x86-64.
+    pub(super) fn variant_on_index(torch: &Framework) -> Option<String> {
+        let tables: toml::Table = include_str!("../../rules/catalog/frameworks.toml").parse().ok()?;
+        let text = |row: &toml::Value, key: &str| row.get(key).and_then(|v| v.as_str()).map(str::to_owned);
+        let rows = tables.get("torch_release")?.as_array()?;
+        let row = rows.iter().find(|r| torch.version.is_some() && text(r, "version") == torch.version)?;
+        Some(text(row, "pypi_local_version")?.trim_start_matches('+').to_owned())
+    }
+
     /// Machine code of a torch build: of the release on the package index where that is the variant, else of the variant.
     fn torch_code(&self, torch: &Framework) -> Option<Vec<CodeImage>> {
         let tables: toml::Table = include_str!("../../rules/catalog/frameworks.toml").parse().ok()?;
@@ -105,18 +114,25 @@ impl Builder<'_> {
             number.as_ref().is_none_or(|n| ends.is_some_and(|(from, to)| from <= *n && *n <= to))
         };
         let is_variant = |r: &toml::Value| {
-            let of_range = text(r, "releases").is_some_and(|range| within(&range));
+            let range = text(r, "releases").unwrap_or_default();
+            let for_arm = range.contains("aarch64");
+            let of_range = within(range.split(' ').next().unwrap_or_default())
+                && (for_arm == (self.machine == "arm64") || !range.contains(' '));
             text(r, "variant") == torch.variant && of_range && torch.bound.is_none()
         };
         let release = rows("torch_release").into_iter().find(is_release);
         let row = release.or_else(|| rows("torch_variant").into_iter().find(is_variant))?;
         let names = row.get("pypi_sm").or_else(|| row.get("sm"))?.as_array()?;
         let (cuda, _) = torch.cuda();
-        let image = |name: &str| {
-            let digits = name.trim_start_matches("sm_").replace('.', "");
-            self.image(&format!("sm_{digits}"), cuda.as_ref())
+        // `sm_90`, `9.0`, `12.0+PTX`.
+        let images = |name: &str| {
+            let bare = name.trim_start_matches("sm_");
+            let digits: String =
+                bare.chars().take_while(|c| c.is_ascii_digit() || *c == '.').filter(|c| *c != '.').collect();
+            let ptx = bare.contains("+PTX").then(|| self.image(&format!("compute_{digits}"), cuda.as_ref()));
+            [self.image(&format!("sm_{digits}"), cuda.as_ref()), ptx.flatten()]
         };
-        Some(names.iter().filter_map(|n| image(n.as_str()?)).collect())
+        Some(names.iter().filter_map(|n| n.as_str()).flat_map(images).flatten().collect())
     }
 
     /// `sm_86`, `compute_80`; PTX is of the ISA that the release emits.

@@ -76,13 +76,17 @@ fn profile(host: &Host) -> Profile {
         Some("wsl2") => Some(Kind::Wsl),
         _ => None,
     };
-    let only_image = without || runtime.contains("runtime=nvidia") || runtime.contains("runtime nvidia");
+    let nobody = without && (runtime.contains("without --runtime") || runtime.contains("runc"));
+    // enroot's hook reads the image's variables, as the NVIDIA runtime does.
+    let only_image =
+        without || ["runtime=nvidia", "runtime nvidia", "enroot"].iter().any(|w| runtime.contains(w));
     let by_engine = !without && ["--gpus", "kubernetes", "device plugin"].iter().any(|w| runtime.contains(w));
     Profile {
         container_toolkit: toolkit_version(toolkit).ok().filter(|_| bound.is_none()),
         runtime_mode: stated.or((hook || old).then_some(RuntimeMode::Legacy)),
         kind,
         gpu_request: match (by_engine, only_image) {
+            _ if nobody => Some(GpuRequest::Nobody),
             (true, _) => Some(GpuRequest::Engine),
             (false, true) => Some(GpuRequest::Image),
             (false, false) => None,

@@ -192,6 +192,8 @@ impl Builder<'_> {
 
     /// A framework: its distribution, its version file, its main library, and the CUDA runtime that its build brings.
     fn framework(&mut self, framework: &Framework) {
+        let built = self.default_build(framework);
+        let framework = &built;
         let (cuda, major) = framework.cuda();
         let release = cuda.clone().or_else(|| if major.is_none() { self.cuda.clone() } else { None });
         let name = match framework.name.as_str() {
@@ -239,11 +241,29 @@ impl Builder<'_> {
             self.major = before;
             main.needed.push(soname);
         }
+        if main.needed.len() == 1 && release.is_none() {
+            // A GPU build of which no more is known calls the driver.
+            main.needed.push("libcuda.so.1".to_owned());
+        }
         let path = Self::main_path(framework);
         self.files.push(at(&path, main));
         if name == "tensorflow" {
             self.tensorflow(release.as_ref());
         }
+    }
+
+    /// What is meant where a record names no variant: torch's build on the package index, ONNX Runtime's for GPUs where CUDA
+    /// libraries are asked for.
+    fn default_build(&self, framework: &Framework) -> Framework {
+        let mut built = framework.clone();
+        if built.name == "torch" && built.variant.is_none() && self.cuda.is_none() && self.machine == "amd64"
+        {
+            built.variant = Self::variant_on_index(framework);
+        }
+        if built.name == "onnxruntime" && self.record.libs.iter().any(|l| l.contains("libcu")) {
+            "onnxruntime-gpu".clone_into(&mut built.name);
+        }
+        built
     }
 
     /// TensorFlow opens its libraries by name: those of the release that it was built with. All that the record does not call
@@ -255,7 +275,9 @@ impl Builder<'_> {
                 statements.iter().filter(|s| verbs.contains(&s.verb.as_str()) && s.name.contains(".so"));
             chosen.map(|s| s.name.clone()).collect()
         };
-        let (asked, lacks) = (of_verbs(&["needs", "lacks"]), of_verbs(&["lacks"]));
+        let (mut asked, lacks) = (of_verbs(&["needs", "lacks"]), of_verbs(&["lacks"]));
+        let cudnn = statements.iter().find(|s| s.verb == "needs" && s.name == "cudnn");
+        asked.extend(cudnn.and_then(Statement::some_version).map(|v| format!("libcudnn.so.{}", v.major())));
         let fits = |r: &&cudalint::catalog::DlopenRow| {
             asked.iter().all(|a| r.sonames.contains(a))
                 && (!asked.is_empty() || release.is_some_and(|c| r.cuda_from <= *c && *c < r.cuda_below))
@@ -283,8 +305,19 @@ impl Builder<'_> {
                 f.place.path.parent().as_str() == dir
                     && f.elf.as_ref().is_some_and(|e| e.soname.as_deref() == Some(soname.as_str()))
             };
-            if !self.files.iter().any(there) {
-                self.files.push(file(&dir, soname, None, &self.machine));
+            let stated = |s: &Statement| s.verb == "has" && s.name == "cudnn";
+            let is_cudnn = soname.starts_with("libcudnn");
+            if self.files.iter().any(there) || is_cudnn && statements.iter().any(stated) {
+                continue;
+            }
+            // cuDNN comes with its parts.
+            let major = soname.rsplit('.').next().and_then(|n| n.parse().ok()).unwrap_or(8);
+            let all = match is_cudnn {
+                true => sonames("cudnn", Some(&Version::of(major, 0)), self.major),
+                false => vec![soname.clone()],
+            };
+            for soname in all {
+                self.files.push(file(&dir, &soname, None, &self.machine));
             }
         }
     }
@@ -491,10 +524,9 @@ impl Builder<'_> {
 
     /// What the first framework, or a program, asks of libraries: by name, by symbol, by version.
     fn needs(&mut self, frameworks: &[Framework], statements: &[Statement]) {
-        let asks = frameworks
-            .iter()
-            .find(|f| !f.is_cpu() && f.name != "torch")
-            .or(frameworks.iter().find(|f| !f.is_cpu()));
+        let built: Vec<Framework> = frameworks.iter().map(|f| self.default_build(f)).collect();
+        let asks =
+            built.iter().find(|f| !f.is_cpu() && f.name != "torch").or(built.iter().find(|f| !f.is_cpu()));
         let path = asks.map_or_else(|| "/usr/local/bin/app".to_owned(), Self::main_path);
         let name = asks.map(|f| f.name.to_ascii_lowercase()).unwrap_or_default();
         // TensorFlow and JAX open their libraries by name; the others are linked with them.
@@ -505,13 +537,18 @@ impl Builder<'_> {
                 names.push(s.name.clone());
             } else if !opens
                 && !s.is_symbol()
-                && ["cudnn", "cublas", "tensorrt", "nccl", "nvrtc"].contains(&s.name.as_str())
+                && ["cudnn", "cublas", "tensorrt", "nccl"].contains(&s.name.as_str())
             {
                 // A component is asked for by the soname of that version.
                 names.extend(sonames(&s.name, s.some_version().as_ref(), self.major).into_iter().next());
             }
         }
         names.dedup();
+        // What compiles at run time has its compiler.
+        if let Some(s) = statements.iter().find(|s| s.verb == "needs" && s.name == "nvrtc") {
+            let dir = self.library_dir();
+            self.component("nvrtc", s.some_version(), &dir);
+        }
         let wants_app =
             !names.is_empty() || statements.iter().any(|s| s.name.starts_with("libcuda.so") || s.is_symbol());
         if !self.files.iter().any(|f| f.place.path.as_str() == path) && (asks.is_some() || wants_app) {
@@ -524,8 +561,11 @@ impl Builder<'_> {
             }
             self.files.push(at(&path, app));
         }
-        let symbols: Vec<(String, String)> =
-            statements.iter().filter(|s| s.verb == "needs").filter_map(|s| self.symbol(s)).collect();
+        let symbols: Vec<(String, String)> = statements
+            .iter()
+            .filter(|s| s.verb == "needs")
+            .filter_map(|s| self.symbol(s, statements))
+            .collect();
         let jax_cudnn = statements
             .iter()
             .find(|s| name == "jaxlib" && s.verb == "has" && s.name == "cudnn")
@@ -548,7 +588,19 @@ impl Builder<'_> {
     }
 
     /// The library and symbol that a `needs` statement asks for.
-    fn symbol(&self, s: &Statement) -> Option<(String, String)> {
+    /// `None` where the copy that is found has it.
+    fn symbol(&self, s: &Statement, all: &[Statement]) -> Option<(String, String)> {
+        let stem = |name: &str| {
+            let bare = name.trim_start_matches("lib").to_ascii_lowercase();
+            ["nccl", "cudnn", "cublas", "nvjitlink"].into_iter().find(|p| bare.starts_with(p))
+        };
+        let same = |o: &&Statement| stem(&o.name).is_some() && stem(&o.name) == stem(&s.name);
+        let found = all.iter().filter(|o| o.verb == "first").find(same);
+        let found = found.or_else(|| all.iter().filter(|o| o.verb == "has").find(same));
+        let wanted = s.bound.as_ref().filter(|(sign, _)| *sign == '>').map(|(_, v)| v);
+        if wanted.zip(found.and_then(Statement::some_version)).is_some_and(|(wanted, have)| have >= *wanted) {
+            return None;
+        }
         if s.is_symbol() {
             let stem = ["nccl", "cudnn", "cublas"].into_iter().find(|p| s.name.starts_with(p))?;
             let library = sonames(stem, None, self.major).into_iter().next()?;

@@ -81,7 +81,7 @@ pub(crate) fn file(dir: &str, soname: &str, version: Option<&Version>, machine: 
             elf.version_numbers.insert("getInferLibVersion".to_owned(), full);
         } else if ["libnvJitLink", "libnvrtc"].iter().any(|s| soname.starts_with(s)) {
             elf.version_texts.insert("toolkit".to_owned(), vec![v.to_string()]);
-        } else if v.len() >= 3
+        } else if (v.len() >= 3 || v.major() >= 100)
             && let Some((stem, _)) = soname.split_once(".so")
         {
             name = format!("{stem}.so.{v}");

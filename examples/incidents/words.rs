@@ -3,6 +3,7 @@
 use cudalint::version::Version;
 
 /// `NAME[ VERSION][+VARIANT][ (remark)]`.
+#[derive(Clone)]
 pub(crate) struct Framework {
     pub(crate) name: String,
     pub(crate) version: Option<String>,
@@ -35,6 +36,14 @@ impl Framework {
             .take_while(char::is_ascii_digit)
             .collect();
         match digits.len() {
+            // `cu92` is 9.2, `cu12` any 12.
+            2 if digits.starts_with(['7', '8', '9']) => {
+                let version = digits.split_at(1);
+                let version =
+                    version.0.parse().ok().zip(version.1.parse().ok()).map(|(a, b)| Version::of(a, b));
+                let major = version.as_ref().map(Version::major);
+                (version, major)
+            }
             2 => (None, digits.parse().ok()),
             3 => {
                 let (major, minor) = digits.split_at(2);

@@ -173,5 +173,7 @@ impl Inventory<'_> {
 }
 
 fn uses_driver_api(elf: &crate::facts::ElfFacts) -> bool {
-    elf.needed.iter().any(|n| n.starts_with("libcuda.so")) || !elf.driver_api.is_empty()
+    // Video decoders and encoders use the GPU without libcuda among their needs.
+    const DRIVER: [&str; 3] = ["libcuda.so", "libnvcuvid.so", "libnvidia-encode.so"];
+    elf.needed.iter().any(|n| DRIVER.iter().any(|d| n.starts_with(d))) || !elf.driver_api.is_empty()
 }

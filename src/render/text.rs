@@ -225,7 +225,7 @@ fn place(evidence: &Evidence, facts: &ImageFacts, style: Style, said: bool) -> S
     let mut out = String::new();
     let index = evidence.place.layer.0 as usize;
     if evidence.place.path.is_root() {
-        line(&mut out, style, "|", "in general", &evidence.detail);
+        line(&mut out, style, "|", "in the image", &evidence.detail);
         return out;
     }
     let _ = writeln!(out, "  {} {}", style.blue("-->"), safe(evidence.place.path.as_str()));

@@ -82,14 +82,22 @@ fn compat_use(case: &Case, driver: &Driver, library: &CompatLibrary) -> CompatUs
         };
         return undecided(case, library, missing);
     };
-    if host >= package {
+    let loaded = loaded(case, library);
+    // A newer build of the host's own branch counts as forward compatibility where something loads it.
+    let newer_build = host == package
+        && driver.is_exact()
+        && library.driver > driver.version
+        && matches!(loaded, Loaded::Yes(_));
+    if host >= package && !newer_build {
         return CompatUse::NotNeeded;
     }
-    let loaded = loaded(case, library);
     if let Loaded::No(why) = &loaded {
         return CompatUse::Unused { why: why.clone() };
     }
-    let base = base_is_supported(case, host, library);
+    let base = match newer_build {
+        true => CompatUse::Usable { sure: false },
+        false => base_is_supported(case, host, library),
+    };
     let works = match base {
         CompatUse::Usable { .. } => on_gpu(case, package, base),
         other => other,

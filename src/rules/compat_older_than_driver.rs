@@ -3,6 +3,7 @@
 use super::{Case, Rule, breaks_if};
 use crate::inventory::compat::Reach;
 use crate::report::{Evidence, Finding, Outcome, RuleId};
+use crate::target::profile::RuntimeMode;
 use std::cmp::Ordering;
 
 const ID: RuleId = RuleId { code: "CUL501", name: "compat-older-than-driver" };
@@ -18,6 +19,8 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let Some(driver) = case.driver.filter(|d| !d.known.tegra && uses_gpu) else { return Vec::new() };
     let Some(host) = driver.branch() else { return Vec::new() };
     let mut out = Vec::new();
+    let legacy = matches!(case.host.mode(false), Some((RuntimeMode::Legacy, _)));
+    let stack = "/usr/local/cuda/compat".to_owned();
     for library in &case.inventory.compat {
         let Some(branch) = library.branch else { continue };
         let (entry, where_, remedy) = match &library.reach {
@@ -33,13 +36,32 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
                 "/etc/ld.so.conf.d",
                 format!("delete the file in /etc/ld.so.conf.d that names {entry}, and run ldconfig"),
             ),
+            Reach::Stack if case.host.cuda_compat == Some(true) => {
+                (&stack, "the container stack", "remove the cuda-compat package from the image".to_owned())
+            }
             _ => continue,
         };
+        if matches!(library.reach, Reach::LdConf(_)) && case.host.cuda_compat == Some(false) {
+            continue;
+        }
         let detail = format!("found through `{entry}` in {where_} before the host's own libcuda");
         let evidence = vec![Evidence { place: library.place.clone(), detail }];
         let message =
             format!("{where_} loads the compat libcuda of branch {branch} on a host with {}", driver.text);
         match host.cmp(&branch) {
+            // In legacy mode ldconfig is given the directory of the host's libraries on its command line, before the configured
+            // ones; that the host's libcuda wins by that was reported once, not measured.
+            Ordering::Greater if legacy && matches!(library.reach, Reach::LdConf(_)) => out.push(
+                Finding::new(ID, Outcome::Unknown, message, evidence)
+                    .headline("compat libcuda may win over the host's")
+                    .component("libcuda")
+                    .host(
+                        "which directory the loader's cache names first in legacy mode is not known"
+                            .to_owned(),
+                    )
+                    .error(case.error(803))
+                    .remedy(remedy),
+            ),
             Ordering::Greater => out.push(
                 Finding::new(ID, breaks_if(case.driver_is_sure()), message, evidence)
                     .headline("compat libcuda older than the driver")
@@ -49,6 +71,19 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
                     .remedy(remedy),
             ),
             Ordering::Equal if driver.is_exact() && driver.version == library.driver => {}
+            // An older build of the same branch is older than the kernel module, too.
+            Ordering::Equal
+                if driver.is_exact() && library.driver.is_some() && driver.version > library.driver =>
+            {
+                out.push(
+                    Finding::new(ID, breaks_if(case.driver_is_sure()), message, evidence)
+                        .headline("compat libcuda older than the driver")
+                        .component("libcuda")
+                        .host(format!("{} is a newer build of the same branch", driver.describe()))
+                        .error(case.error(803))
+                        .remedy(remedy),
+                );
+            }
             Ordering::Equal => out.push(
                 Finding::new(ID, Outcome::Unknown, message, evidence)
                     .headline("compat libcuda of the host's own branch")

@@ -45,7 +45,9 @@ fn cpu_only(case: &Case<'_>, framework: &Framework) -> Option<Finding> {
     let by_image = presents.is_some();
     let why = presents.or_else(asked)?;
     let name = &framework.name;
-    let others = applications(case).any(|g| code_of(&g));
+    let others = applications(case).any(|g| code_of(&g) && !lacks_torch_cuda(case, g));
+    let user = applications(case).find(|g| lacks_torch_cuda(case, g));
+    let why = user.map_or(why, |g| format!("{} needs its CUDA libraries", g.name));
     let (outcome, level) = match (case.inventory.uses_gpu(), others) {
         // Nothing uses the GPU at all: the verdict says so, this says that it may not be meant.
         (false, _) if by_image => (Outcome::Holds, Level::Warning),
@@ -53,9 +55,13 @@ fn cpu_only(case: &Case<'_>, framework: &Framework) -> Option<Finding> {
         (true, true) => (Outcome::Degrades, Level::Warning),
         (true, false) => (Outcome::Breaks, Level::Error),
     };
+    let (outcome, level) = if user.is_some() { (Outcome::Breaks, Level::Error) } else { (outcome, level) };
     let message = format!("{name} {} is a CPU build; {why}", framework.version_text);
     let evidence = vec![at_place(&framework.place, format!("built without CUDA (from {})", framework.how))];
     let text = match framework.family.as_str() {
+        "torch" if user.is_some() => {
+            "libtorch_cuda.so: cannot open shared object file: No such file or directory"
+        }
         "torch" => "AssertionError: Torch not compiled with CUDA enabled",
         "tensorflow" => "(no message: tf.config.list_physical_devices('GPU') returns an empty list)",
         _ => "(no message: it computes on the CPU)",
@@ -72,6 +78,16 @@ fn cpu_only(case: &Case<'_>, framework: &Framework) -> Option<Finding> {
     Some(finding)
 }
 
+/// Whether a package was built for the CUDA build of torch, and torch is the CPU build.
+pub(super) fn lacks_torch_cuda(case: &Case<'_>, group: &crate::inventory::loading::Group<'_>) -> bool {
+    const OF_TORCH: [&str; 3] = ["libtorch_cuda", "libc10_cuda", "libtorch_cuda_linalg"];
+    let cpu = case.inventory.framework("torch").is_some_and(|t| t.backend == Backend::Cpu);
+    let lacks = |m: &crate::inventory::loading::Opened| {
+        m.missing(case.catalog).any(|(_, load)| OF_TORCH.iter().any(|l| load.name.starts_with(l)))
+    };
+    cpu && group.name != "torch" && group.fails(case.catalog) && group.deciding().any(lacks)
+}
+
 /// What makes an image one for GPUs.
 fn presents_itself(case: &Case<'_>) -> Option<String> {
     let config = &case.inventory.facts.image.config;
@@ -80,5 +96,5 @@ fn presents_itself(case: &Case<'_>) -> Option<String> {
         .find(|n| config.env(n).is_some());
     let runtime =
         || case.inventory.runtimes.first().map(|r| format!("the image has CUDA runtime {}", r.version));
-    set.map(|name| format!("the image sets {name}")).or_else(runtime)
+    set.map(|name| format!("it sets {name}")).or_else(runtime)
 }

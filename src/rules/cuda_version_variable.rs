@@ -20,28 +20,37 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let (true, Some(value)) = (is_legacy_image(config), config.env("CUDA_VERSION")) else {
         return Vec::new();
     };
-    let evidence =
-        about_image(case, format!("the image sets CUDA_VERSION={value} and no NVIDIA_REQUIRE_CUDA"));
+    let evidence = about_image(case, format!("it sets CUDA_VERSION={value} and no NVIDIA_REQUIRE_CUDA"));
     let finding = |outcome, message: String| {
         Finding::new(ID, outcome, message, evidence.clone()).component("cuda_version")
     };
     let mode = case.host.mode(false).map(|(mode, _)| mode);
-    let legacy = mode == Some(RuntimeMode::Legacy);
     vec![match semantic_version(value) {
         None => {
-            // That the hook panics is read from its source, not seen.
             let message = format!(
-                "CUDA_VERSION={value} is no version that the container runtime reads: in legacy mode the container may not start"
+                "CUDA_VERSION={value} is no version that the container runtime reads: in legacy mode the container does not start"
             );
-            finding(if legacy { Outcome::Unknown } else { Outcome::Holds }, message)
-                .level(if mode == Some(RuntimeMode::Cdi) { Level::Note } else { Level::Warning })
-                .headline("CUDA_VERSION may stop the start")
-                .error(says(format!("could not determine CUDA version from '{value}'")))
+            let (outcome, level) = match mode {
+                Some(RuntimeMode::Legacy | RuntimeMode::Csv) => (Outcome::Breaks, Level::Error),
+                Some(RuntimeMode::Cdi) => (Outcome::Holds, Level::Note),
+                None => (Outcome::Holds, Level::Warning),
+            };
+            let front = match mode {
+                Some(RuntimeMode::Csv) => "requirements not met: failed to get image requirements:",
+                _ => "failed to get requirements",
+            };
+            let text = format!(
+                "{front} failed to get version: invalid CUDA version {value}: invalid version string"
+            );
+            finding(outcome, message)
+                .level(level)
+                .headline("CUDA_VERSION that stops the start")
+                .error(says(text))
                 .remedy("write it with one to three numbers, such as 12.4.1, or remove it")
         }
         Some(version) => {
             let message = format!(
-                "CUDA_VERSION={value} without NVIDIA_REQUIRE_CUDA: in legacy mode the container runtime adds the requirement cuda>={}.{} and gives all GPUs and capabilities",
+                "CUDA_VERSION={value} without NVIDIA_REQUIRE_CUDA: the container gets all GPUs, and in legacy mode all capabilities and the requirement cuda>={}.{}",
                 version.major(),
                 version.minor()
             );

@@ -23,18 +23,33 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     if !case.inventory.uses_gpu() || !is_gpu_container(case) || mode == Some(RuntimeMode::Cdi) {
         return Vec::new();
     }
+    all_missing(case).filter_map(|row| missing(case, row, mode)).collect()
+}
+
+/// Capabilities that the image uses and does not ask for. `video` brings the libraries of `compute`, `display` those of
+/// `graphics`.
+fn all_missing<'c>(case: &'c Case<'_>) -> impl Iterator<Item = &'c CapabilityRow> {
     let asked = capabilities(case);
-    let has = |name: &str| {
-        asked.iter().any(|a| a == name) || name == "graphics" && asked.iter().any(|a| a == "display")
-    };
-    let rows = case.catalog.capabilities.iter().filter(|c| !has(&c.id));
-    let compute_too = |row: &CapabilityRow| row.id == "compute" && has("video");
-    rows.filter(|row| !compute_too(row)).filter_map(|row| missing(case, row, mode)).collect()
+    let has = move |name: &str| asked.iter().any(|a| a == name);
+    case.catalog.capabilities.iter().filter(move |row| {
+        let through = match row.id.as_str() {
+            "graphics" => has("display"),
+            "compute" => has("video"),
+            _ => false,
+        };
+        let (needed, opened) = users(case, row);
+        let used = row.id == "compute" || !needed.is_empty() || !opened.is_empty();
+        used && !through && !has(&row.id)
+    })
 }
 
 fn missing(case: &Case<'_>, row: &CapabilityRow, mode: Option<RuntimeMode>) -> Option<Finding> {
     let (needed, opened) = users(case, row);
-    let value = case.inventory.facts.image.config.env("NVIDIA_DRIVER_CAPABILITIES").unwrap_or_default();
+    let value = case.inventory.facts.image.config.env("NVIDIA_DRIVER_CAPABILITIES").filter(|v| !v.is_empty());
+    let said = value.map_or_else(
+        || format!("the default of NVIDIA_DRIVER_CAPABILITIES ({})", capabilities(case).join(",")),
+        |v| format!("NVIDIA_DRIVER_CAPABILITIES={v}"),
+    );
     let uses = if needed.is_empty() { &opened } else { &needed };
     // Without libcuda nothing works; the runtime itself opens it.
     let all = row.id == "compute";
@@ -43,35 +58,38 @@ fn missing(case: &Case<'_>, row: &CapabilityRow, mode: Option<RuntimeMode>) -> O
         None if all => "libcuda.so.1".to_owned(),
         None => return None,
     };
+    let verb = if needed.is_empty() { "may open" } else { "needs" };
     let lines: Vec<Evidence> = uses
         .iter()
-        .map(|(file, name)| Evidence { place: file.place.clone(), detail: format!("uses {name}") })
+        .map(|(file, name)| Evidence { place: file.place.clone(), detail: format!("{verb} {name}") })
         .collect();
     let evidence = match lines.is_empty() {
-        true => {
-            super::reasoning::about_image(case, format!("the image sets NVIDIA_DRIVER_CAPABILITIES={value}"))
-        }
+        true => super::reasoning::about_image(case, said.clone()),
         false => limited(lines, "files"),
     };
-    let message = format!(
-        "NVIDIA_DRIVER_CAPABILITIES={value} leaves out `{}`: in legacy mode {name} is not in the container",
-        row.id
-    );
+    let message = format!("{said} leaves out `{}`: in legacy mode {name} is not in the container", row.id);
     let legacy = mode == Some(RuntimeMode::Legacy);
-    let (outcome, level) = match (legacy, all) {
+    // Where nothing computes on the GPU, this is all that it is for.
+    let only_use = case.inventory.runtimes.is_empty() && case.inventory.code.is_empty() && !needed.is_empty();
+    let (outcome, level) = match (legacy, all || only_use) {
         (true, true) => (Outcome::Breaks, Level::Error),
         (false, true) => (Outcome::Holds, Level::Warning),
         (true, false) if !needed.is_empty() => (Outcome::Degrades, Level::Warning),
         _ => (Outcome::Holds, Level::Note),
     };
+    // One line for all that is missing, so that two findings do not contradict each other.
     let mut words = capabilities(case);
-    words.push(row.id.clone());
+    words.extend(all_missing(case).map(|c| c.id.clone()));
+    let error = match all && !case.inventory.runtimes.is_empty() {
+        true => case.error(35),
+        false => cannot_open(&name),
+    };
     Some(
         Finding::new(ID, outcome, message, evidence)
             .level(level)
             .headline(format!("driver capability `{}` not asked for", row.id))
             .component(row.id.clone())
-            .error(cannot_open(&name))
+            .error(error)
             .remedy(format!("ENV NVIDIA_DRIVER_CAPABILITIES={}", words.join(","))),
     )
 }

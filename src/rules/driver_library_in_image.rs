@@ -37,12 +37,6 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             .remedy(format!("delete {} from the image; the container runtime mounts the host's", and(&names)))
     };
     vec![match host {
-        // ldconfig prefers the higher number, which is the host's.
-        Some((host, _)) if newer_host => finding(
-            Outcome::Holds,
-            format!("{what} are part of the image; those of {host} are newer and win"),
-        )
-        .level(Level::Warning),
         // ldconfig, which the runtime runs, leads libcuda.so.1 to the highest number of a directory.
         Some((host, _)) if wins(case, &baked) => {
             let outcome = match case.host.mode(false) {
@@ -50,9 +44,15 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
                 Some((RuntimeMode::Cdi, _)) => Outcome::Unknown,
                 _ => breaks_if(case.driver_is_sure()),
             };
-            finding(outcome, format!("{what} are part of the image; they are newer than {host} and win"))
+            finding(outcome, format!("{what} are part of the image and win over those of {host}"))
                 .error(case.error(803))
         }
+        // ldconfig prefers the higher number, which is the host's.
+        Some((host, _)) if newer_host => finding(
+            Outcome::Holds,
+            format!("{what} are part of the image; those of {host} are newer and win"),
+        )
+        .level(Level::Warning),
         Some((host, _)) => finding(
             Outcome::Degrades,
             format!("{what} are part of the image and may be loaded in place of those of {host}"),
@@ -73,7 +73,14 @@ fn wins(case: &Case<'_>, baked: &[&FileFacts]) -> bool {
     };
     let in_place = |f: &&&FileFacts| DIRECTORIES.contains(&f.place.path.parent().as_str());
     let mut libcuda = baked.iter().filter(|f| f.place.path.file_name().starts_with("libcuda.so."));
-    case.host.kind != Some(Kind::Wsl) && libcuda.any(|f| in_place(&f) && newer(f))
+    // A directory of LD_LIBRARY_PATH comes before all others, whatever stands there.
+    let loader = &case.inventory.processes.loader;
+    let on_path = |f: &FileFacts| {
+        let dir = f.place.path.parent();
+        let other = host.zip(version_of(f)).is_some_and(|(h, v)| !h.agrees_with(&v));
+        other && loader.library_path().iter().any(|d| loader.paths.real(d) == dir)
+    };
+    case.host.kind != Some(Kind::Wsl) && libcuda.any(|f| in_place(&f) && newer(f) || on_path(f))
 }
 
 fn is_baked(file: &FileFacts) -> bool {

@@ -16,10 +16,10 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let Some(driver) = case.driver.filter(|d| d.is_exact() && !d.known.tegra) else { return Vec::new() };
     let (Some(branch), Some(version)) = (driver.branch(), &driver.version) else { return Vec::new() };
     let Some(fix) = case.catalog.driver_fixes.iter().find(|f| f.branch == branch) else { return Vec::new() };
-    let evidence = about_image(case, "it would run on that host".to_owned());
+    let evidence = about_image(case, "nothing; this is about the host".to_owned());
     let finding =
         |outcome, message: String| Finding::new(ID, outcome, message, evidence.clone()).component("driver");
-    let link = || format!("https://nvidia.custhelp.com/app/answers/detail/a_id/{}", fix.bulletin);
+    let link = || format!("read https://nvidia.custhelp.com/app/answers/detail/a_id/{}", fix.bulletin);
     vec![if *version < fix.fixed_version {
         let message = format!(
             "driver {version} lacks security fixes of bulletin {}: branch {branch} has them from {} on",

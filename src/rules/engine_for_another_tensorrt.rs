@@ -38,23 +38,30 @@ fn one(engine: &FileFacts, built: &Version, runtime: &Component, have: &Version)
         Evidence { place: runtime.place.clone(), detail: format!("TensorRT {have}") },
     ];
     let path = &engine.place.path;
-    let (built_minor, have_minor) = (built.major_minor(), have.major_minor());
-    if built_minor == have_minor {
-        let message = format!("the engine {path} and the TensorRT of the image are both {have_minor}");
+    if patch(built).agrees_with(&patch(have)) {
+        let message = format!("the engine {path} and the TensorRT of the image are both {have}");
         return Finding::new(ID, Outcome::Holds, message, evidence).component("tensorrt");
     }
-    // An engine may have been built to load in later releases of its major; never in earlier ones.
-    let may_load = built.major() == have.major() && built_minor < have_minor;
+    // From 8.6 on an engine may have been built to load in later releases of its major; never in earlier ones.
+    let may_load = *built >= Version::of(8, 6) && built.major() == have.major() && built < have;
     let message = match may_load {
         true => format!(
-            "the engine {path} was built by TensorRT {built_minor}, and the image has {have_minor}: it loads only if it was built version-compatible"
+            "the engine {path} was built by TensorRT {built}, and the image has {have}: it loads only if it was built version-compatible"
         ),
-        false => format!("the engine {path} was built by TensorRT {built_minor}; the image has {have_minor}"),
+        false => format!("the engine {path} was built by TensorRT {built}; the image has {have}"),
     };
     Finding::new(ID, if may_load { Outcome::Unknown } else { Outcome::Breaks }, message, evidence)
         .headline("engine of another TensorRT")
         .component("tensorrt")
         .error(says("Version tag does not match. Note: Current Version: "))
-        .remedy(format!("build the engine with TensorRT {have_minor}"))
-        .remedy(format!("use TensorRT {built_minor} in the image"))
+        .remedy(format!("build the engine with TensorRT {have}"))
+        .remedy(format!("use TensorRT {built} in the image"))
+}
+
+/// Major, minor and patch, which an engine must share with the library.
+fn patch(version: &Version) -> Version {
+    match version.len() {
+        0..=3 => version.clone(),
+        _ => Version::triple(version.major(), version.minor(), version.part(2)),
+    }
 }

@@ -23,14 +23,19 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         format!("driver branch {last} is the last one for {}; the host has {}", gpu.describe(), driver.text);
     let sure = !branch.status.is_inferred() && !row.status.is_inferred() && case.driver_is_sure();
     vec![
-        Finding::new(ID, breaks_if(sure), message, about_image(case, "no image can change this".to_owned()))
-            .headline(match sure {
-                true => format!("GPU dropped by {}", driver.describe()),
-                false => format!("GPU perhaps dropped by {}", driver.describe()),
-            })
-            .component(gpu.describe())
-            .host(format!("{} does not list compute capability {}", driver.describe(), gpu.cc))
-            .error(case.error(100))
-            .remedy(format!("keep a driver of branch {last} on hosts with this GPU")),
+        Finding::new(
+            ID,
+            breaks_if(sure),
+            message,
+            about_image(case, "nothing that could change this".to_owned()),
+        )
+        .headline(match sure {
+            true => format!("GPU dropped by {}", driver.describe()),
+            false => format!("GPU perhaps dropped by {}", driver.describe()),
+        })
+        .component(gpu.describe())
+        .host(format!("{} does not list compute capability {}", driver.describe(), gpu.cc))
+        .error(case.error(100))
+        .remedy(format!("keep a driver of branch {last} on hosts with this GPU")),
     ]
 }

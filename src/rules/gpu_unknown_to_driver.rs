@@ -42,11 +42,16 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         driver.text
     );
     vec![
-        Finding::new(ID, breaks_if(all), message, about_image(case, "no image can change this".to_owned()))
-            .headline(format!("GPU unknown to {}", driver.describe()))
-            .component(gpu.describe())
-            .host(format!("{} does not list compute capability {}", driver.describe(), gpu.cc))
-            .error(case.error(100))
-            .remedy(format!("update the host to driver branch {} or newer", row.first_branch)),
+        Finding::new(
+            ID,
+            breaks_if(all),
+            message,
+            about_image(case, "nothing that could change this".to_owned()),
+        )
+        .headline(format!("GPU unknown to {}", driver.describe()))
+        .component(gpu.describe())
+        .host(format!("{} does not list compute capability {}", driver.describe(), gpu.cc))
+        .error(case.error(100))
+        .remedy(format!("update the host to driver branch {} or newer", row.first_branch)),
     ]
 }

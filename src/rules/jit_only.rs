@@ -15,6 +15,12 @@ pub(super) const RULE: Rule = Rule {
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let Some(gpu) = case.gpu else { return Vec::new() };
+    // Where the image forbids it, nothing is compiled: the rule about that variable speaks.
+    if super::jit_setting::is_on(case, "CUDA_DISABLE_PTX_JIT") {
+        return Vec::new();
+    }
+    let env = |name: &str| case.inventory.facts.image.config.env(name);
+    let own_cache = env("CUDA_CACHE_PATH").is_some() || super::jit_setting::is_on(case, "CUDA_CACHE_DISABLE");
     let limit = ptx_limit(case);
     let mut out = Vec::new();
     for part in judge_code(case).into_iter().filter(|p| p.reach == Reach::Jit) {
@@ -34,8 +40,11 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             .component(name.clone())
             .host(host)
             .how(How::Jit)
-            .remedy(format!("use a build of {name} with machine code for sm_{}", gpu.cc.sm_number()))
-            .remedy("keep ~/.nv/ComputeCache on a volume, so that only the first start pays".to_owned());
+            .remedy(format!("use a build of {name} with machine code for sm_{}", gpu.cc.sm_number()));
+        if !own_cache {
+            finding =
+                finding.remedy("keep ~/.nv/ComputeCache on a volume, so that only the first start pays");
+        }
         if limit.as_ref().is_some_and(|l| l.by_compat) {
             finding = finding.how(How::ForwardCompatibility);
         }

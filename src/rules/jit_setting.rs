@@ -1,9 +1,11 @@
 //! Variables of the image that change how the driver takes GPU code: compile everything, compile nothing, load all at once.
 
-use super::reasoning::{Weight, about_image, judge_code};
+use super::reasoning::{Weight, about_image, judge_code, ptx_limit};
 use super::{Case, Rule};
-use crate::inventory::gpu_code::Reach;
+use crate::facts::CodeKind;
+use crate::inventory::gpu_code::{CodeFile, Reach, coverage};
 use crate::report::{Evidence, Finding, How, Level, Outcome, RuleId};
+use crate::version::ComputeCapability;
 
 const ID: RuleId = RuleId { code: "CUL511", name: "jit-setting" };
 pub(super) const RULE: Rule = Rule {
@@ -28,21 +30,60 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
 
 fn set(case: &Case<'_>, name: &str) -> Vec<Evidence> {
     let value = case.inventory.facts.image.config.env(name).unwrap_or_default();
-    about_image(case, format!("the image sets {name}={value}"))
+    about_image(case, format!("it sets {name}={value}"))
 }
 
-/// Machine code is left aside; the rules about GPU code see only the PTX then.
+/// Machine code is left aside: what has no PTX that the driver compiles does not work.
 fn forced(case: &Case<'_>) -> Option<Finding> {
     const NAME: &str = "CUDA_FORCE_PTX_JIT";
-    is_on(case, NAME).then(|| {
-        let message =
-            format!("{NAME} makes the driver ignore all machine code and compile PTX at every first use");
-        Finding::new(ID, Outcome::Degrades, message, set(case, NAME))
-            .headline("machine code is ignored")
-            .component(NAME.to_ascii_lowercase())
-            .how(How::Jit)
-            .remedy(format!("remove {NAME} from the image; it is for testing"))
-    })
+    if !is_on(case, NAME) {
+        return None;
+    }
+    let mut evidence = set(case, NAME);
+    let worst = judge_code(case).into_iter().filter_map(|part| {
+        let reach = part.files.iter().map(|(file, _)| by_ptx(case, file)).min()?;
+        Some((reach, part))
+    });
+    let worst = worst.filter(|(_, p)| p.weight == Weight::Decides).max_by_key(|(reach, _)| *reach);
+    let (outcome, code, message) = match worst {
+        Some((reach, part)) if reach > Reach::Jit => {
+            evidence.extend(part.evidence());
+            let gpu = case.gpu.map_or_else(|| "this GPU".to_owned(), crate::target::Gpu::describe);
+            let name = &part.group.name;
+            let (code, lacks) = match reach {
+                Reach::PtxTooNew => (222, "PTX that the driver compiles"),
+                _ => (209, "PTX that fits"),
+            };
+            let message =
+                format!("{NAME} makes the driver ignore machine code, and {name} has no {lacks} for {gpu}");
+            (Outcome::Breaks, Some(code), message)
+        }
+        _ => {
+            let message =
+                format!("{NAME} makes the driver ignore machine code and compile PTX at every first use");
+            (Outcome::Degrades, None, message)
+        }
+    };
+    let mut finding = Finding::new(ID, outcome, message, evidence)
+        .headline("machine code is ignored")
+        .component(NAME.to_ascii_lowercase())
+        .error(code.and_then(|c| case.error(c)))
+        .remedy(format!("remove {NAME} from the image; it is for testing"));
+    if outcome == Outcome::Degrades {
+        finding = finding.how(How::Jit);
+    }
+    Some(finding)
+}
+
+/// How far the PTX of a file alone reaches.
+fn by_ptx(case: &Case<'_>, file: &CodeFile) -> Reach {
+    let mut file = file.clone();
+    for shape in &mut file.shapes {
+        shape.images.retain(|i| i.kind != CodeKind::Sass);
+    }
+    let limit = ptx_limit(case);
+    let gpu = case.gpu.map_or(ComputeCapability { major: 0, minor: 0 }, |g| g.cc);
+    coverage(&file, gpu, limit.as_ref().map(|l| &l.isa), case.catalog).reach()
 }
 
 fn forbidden(case: &Case<'_>) -> Option<Finding> {

@@ -37,7 +37,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             .component("links")
             .remedy("find out who put the link there; no CUDA package does")
             .remedy(format!("update the container toolkit to {FIXED} or newer"))
-            .remedy("https://nvidia.custhelp.com/app/answers/detail/a_id/5616"),
+            .remedy("read https://nvidia.custhelp.com/app/answers/detail/a_id/5616"),
     ]
 }
 

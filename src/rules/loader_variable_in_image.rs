@@ -40,7 +40,7 @@ fn finding(case: &Case<'_>, name: &str, value: &str) -> Finding {
     let first = value.split([':', ' ']).next().unwrap_or_default();
     let evidence: Vec<Evidence> = match case.inventory.processes.loader.paths.file(first) {
         Some(file) => vec![at(file, format!("{name}={value}"))],
-        None => about_image(case, format!("the image sets {name}={value}")),
+        None => about_image(case, format!("it sets {name}={value}")),
     };
     let message = match toolkit.filter(|_| exposed == Some(true)) {
         Some(toolkit) => format!(
@@ -56,5 +56,5 @@ fn finding(case: &Case<'_>, name: &str, value: &str) -> Finding {
         .component(name.to_ascii_lowercase())
         .remedy(format!("update the container toolkit to {FIXED} or newer"))
         .remedy(format!("set {name} in the start script, for the one program that needs it"))
-        .remedy("https://nvidia.custhelp.com/app/answers/detail/a_id/5659")
+        .remedy("read https://nvidia.custhelp.com/app/answers/detail/a_id/5659")
 }

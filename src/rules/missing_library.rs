@@ -35,6 +35,10 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         case.inventory.family("cupy").all(|c| c.version.as_ref().is_some_and(|v| v.major() >= 13));
     let own_rule = |name: &str| name == "onnxruntime" || name.starts_with("cupy") && lazy_cupy;
     for group in applications(case).filter(|g| !own_rule(&g.name) && !plug_ins(g)) {
+        // The CPU build of torch has no such library: that is the finding.
+        if super::cpu_only_build::lacks_torch_cuda(case, group) {
+            continue;
+        }
         if group.fails(case.catalog) {
             out.extend(broken(case, group));
         } else {

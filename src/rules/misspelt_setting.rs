@@ -37,10 +37,11 @@ fn misspelt(case: &Case<'_>, name: &str) -> Option<Finding> {
     };
     let meant = settings.iter().find(|s| near(&s.id))?;
     let message = format!("{name} is read by nobody; {} is meant", meant.id);
-    let evidence = about_image(case, format!("the image sets {name}"));
+    let evidence = about_image(case, format!("it sets {name}"));
     Some(
         Finding::new(ID, Outcome::Holds, message, evidence)
             .level(Level::Warning)
+            .headline(format!("{name} is misspelt"))
             .component(name.to_ascii_lowercase())
             .remedy(format!("rename it to {}", meant.id)),
     )
@@ -49,9 +50,10 @@ fn misspelt(case: &Case<'_>, name: &str) -> Option<Finding> {
 fn no_boolean(case: &Case<'_>, name: &str, value: &str) -> Option<Finding> {
     const FALSE: [&str; 7] = ["", "0", "f", "F", "false", "FALSE", "False"];
     let finding = |message: String, remedy: &str| {
-        let evidence = about_image(case, format!("the image sets {name}={value}"));
+        let evidence = about_image(case, format!("it sets {name}={value}"));
         Finding::new(ID, Outcome::Holds, message, evidence)
             .level(Level::Warning)
+            .headline(format!("{name} has no effect"))
             .component(name.to_ascii_lowercase())
             .remedy(remedy.to_owned())
     };

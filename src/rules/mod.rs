@@ -85,7 +85,7 @@ mod undefined_symbol;
 mod version_disagrees;
 mod wrong_cpu_architecture;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Branch, Catalog};
 use crate::inventory::Inventory;
 use crate::report::build::Judged;
 use crate::report::{Finding, Outcome, RuleId, RuntimeError};
@@ -229,7 +229,7 @@ fn one_update(findings: &mut [Finding], case: &Case<'_>) {
     }
 }
 
-/// The lowest driver on which no GPU of the targets meets a breaking or undecided check: the documented minimum where
+/// The lowest driver from which on no GPU of the targets meets a breaking or undecided check: the documented minimum where
 /// that branch does, else the branch.
 pub fn lowest_driver(inventory: &Inventory, targets: &[Target], catalog: &Catalog) -> Option<String> {
     let mut gpus: Vec<&Gpu> = targets.iter().flat_map(|t| &t.gpus).collect();
@@ -259,10 +259,10 @@ fn lowest(inventory: &Inventory, gpus: &[&Gpu], host: &Host, catalog: &Catalog) 
         return None;
     }
     let works = |driver: &Driver| decided(Some(driver), false);
-    let branch = catalog
-        .branches
-        .iter()
-        .find(|b| Driver::parse(&b.branch.to_string(), catalog).is_ok_and(|driver| works(&driver)))?;
+    let works = |b: &&Branch| Driver::parse(&b.branch.to_string(), catalog).is_ok_and(|d| works(&d));
+    // Requirements may let single old branches pass: "or newer" must hold, so the last unbroken run counts.
+    let mut newest_first = catalog.branches.iter().rev().skip_while(|b| !works(b));
+    let branch = newest_first.by_ref().take_while(works).last()?;
     let documented = minimum.filter(|m| m.major() == u64::from(branch.branch));
     Some(documented.map_or_else(|| format!("branch {}", branch.branch), ToString::to_string))
 }

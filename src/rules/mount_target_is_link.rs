@@ -1,9 +1,9 @@
 //! A symbolic link where the container runtime mounts a file of the driver: in legacy mode the container does not start.
 
-use super::linking::{at_place, says};
+use super::linking::{and, at_place, says};
 use super::reasoning::limited;
 use super::settings::{capabilities, is_gpu_container};
-use super::{Case, Rule, breaks_if};
+use super::{Case, Rule};
 use crate::facts::Link;
 use crate::inventory::loader::Libc;
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
@@ -26,15 +26,21 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let hit: Vec<&Link> = links.filter(|l| is_target(case, l.place.path.as_str())).collect();
     let Some(first) = hit.first() else { return Vec::new() };
     let mode = case.host.mode(false).map(|(mode, _)| mode);
+    // The runtime follows a link to look whether the file is there already; only one that leads nowhere is sure to fail.
+    let paths = &case.inventory.processes.loader.paths;
+    let dangling = hit.iter().any(|l| paths.file(l.place.path.as_str()).is_none());
     let (outcome, level) = match mode {
-        Some(RuntimeMode::Legacy) => (breaks_if(true), Level::Error),
+        Some(RuntimeMode::Legacy) if dangling => (Outcome::Breaks, Level::Error),
+        Some(RuntimeMode::Legacy) => (Outcome::Unknown, Level::Warning),
         Some(RuntimeMode::Cdi | RuntimeMode::Csv) => (Outcome::Holds, Level::Note),
         None => (Outcome::Holds, Level::Warning),
     };
     let path = &first.place.path;
+    let follows = if dangling { "does not start" } else { "may not start" };
     let message = format!(
-        "{path} is a symbolic link, and the container runtime mounts the host's file there: in legacy mode the container does not start"
+        "{path} is a symbolic link, and the container runtime mounts the host's file there: in legacy mode the container {follows}"
     );
+    let names: Vec<String> = hit.iter().take(3).map(|l| l.place.path.to_string()).collect();
     let lines: Vec<Evidence> =
         hit.iter().map(|l| at_place(&l.place, format!("a symbolic link to {}", l.target))).collect();
     let text =
@@ -45,7 +51,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             .headline("a link where the driver is mounted")
             .component("driver")
             .error(says(text))
-            .remedy(format!("delete {path} in the image, and the driver packages that brought it")),
+            .remedy(format!("delete {} in the image, and the driver packages that brought it", and(&names))),
     ]
 }
 

@@ -4,7 +4,7 @@ use super::linking::{at, says};
 use super::{Case, Rule};
 use crate::facts::FileFacts;
 use crate::inventory::loader::Libc;
-use crate::report::{Finding, Outcome, RuleId};
+use crate::report::{Finding, Level, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL514", name: "musl-image" };
 pub(super) const RULE: Rule = Rule {
@@ -16,9 +16,11 @@ pub(super) const RULE: Rule = Rule {
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let inventory = case.inventory;
-    if inventory.processes.loader.libc != Libc::Musl || !inventory.uses_gpu() {
+    let meant = inventory.facts.image.config.env("NVIDIA_VISIBLE_DEVICES").is_some();
+    if inventory.processes.loader.libc != Libc::Musl || !(inventory.uses_gpu() || meant) {
         return Vec::new();
     }
+    let outcome = if inventory.uses_gpu() { Outcome::Breaks } else { Outcome::Holds };
     let is_loader = |f: &&FileFacts| f.place.path.file_name().starts_with("ld-musl-") && f.elf.is_some();
     let is_libc = |f: &&FileFacts| f.place.path.file_name().starts_with("libc.musl-");
     let files = &inventory.facts.files;
@@ -28,7 +30,8 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let message =
         "the image has musl and no glibc; libcuda and NVIDIA's libraries are built for glibc".to_owned();
     vec![
-        Finding::new(ID, Outcome::Breaks, message, vec![at(musl, "the image's dynamic loader")])
+        Finding::new(ID, outcome, message, vec![at(musl, "the image's dynamic loader")])
+            .level(if outcome == Outcome::Breaks { Level::Error } else { Level::Warning })
             .headline("musl image")
             .component("libc")
             .host(

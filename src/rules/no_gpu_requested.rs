@@ -16,6 +16,18 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         return Vec::new();
     }
     let mut out: Vec<Finding> = hidden(case).into_iter().collect();
+    if case.host.gpu_request == Some(GpuRequest::Nobody) {
+        let evidence = about_image(case, "its software uses the GPU".to_owned());
+        let message =
+            "nobody asks for a GPU on this host: neither GPU nor driver are in the container".to_owned();
+        let finding = Finding::new(ID, Outcome::Breaks, message, evidence)
+            .headline("no GPU asked for")
+            .component("nvidia_visible_devices")
+            .error(cannot_open("libcuda.so.1"))
+            .remedy("start the container with `--gpus all`, or by the NVIDIA runtime");
+        out.push(finding);
+        return out;
+    }
     out.extend(request(case));
     out
 }
@@ -30,7 +42,7 @@ fn hidden(case: &Case<'_>) -> Option<Finding> {
         return None;
     }
     let message = format!("{NAME}={value} in the image hides every GPU from CUDA");
-    let evidence = about_image(case, format!("the image sets {NAME}={value}"));
+    let evidence = about_image(case, format!("it sets {NAME}={value}"));
     Some(
         Finding::new(ID, Outcome::Breaks, message, evidence)
             .headline("every GPU is hidden")
@@ -46,13 +58,11 @@ fn request(case: &Case<'_>) -> Option<Finding> {
     let value = case.inventory.facts.image.config.env(NAME);
     let only_image = case.host.gpu_request == Some(GpuRequest::Image);
     let finding = |outcome, level, message: String| {
-        let detail = value.map_or_else(
-            || format!("the image does not set {NAME}"),
-            |v| format!("the image sets {NAME}={v}"),
-        );
+        let detail =
+            value.map_or_else(|| format!("the image does not set {NAME}"), |v| format!("it sets {NAME}={v}"));
         Finding::new(ID, outcome, message, about_image(case, detail))
             .level(level)
-            .headline("no GPU asked for")
+            .headline("the image asks for no GPU")
             .component("nvidia_visible_devices")
     };
     let set = format!("ENV {NAME}=all");
@@ -92,7 +102,7 @@ fn pinned(
         let message = format!("NVIDIA_VISIBLE_DEVICES={value} names a GPU of one machine; on others the container does not start");
         finding(Outcome::Holds, Level::Warning, message)
             .headline("one machine's GPU is named")
-            .error(says("nvidia-container-cli: device error: unknown device"))
+            .error(says(format!("nvidia-container-cli: device error: {value}: unknown device")))
             .remedy("ENV NVIDIA_VISIBLE_DEVICES=all, and choose the GPU when the container is started")
     })
 }

@@ -110,13 +110,20 @@ pub(super) fn collect(config: &Config) -> Result<Vec<Requirement>, Refusal> {
     Ok(out)
 }
 
-/// As the Go module `x/mod/semver` reads it with `v` in front: one to three numbers, what follows `-` or `+` aside.
+/// As Masterminds/semver reads a version loosely: one to three numbers, `v` in front or not, what follows `-` or `+` aside.
 pub(super) fn semantic_version(text: &str) -> Option<Version> {
-    let bare = text.trim_start_matches('v');
+    let bare = text.strip_prefix('v').unwrap_or(text);
     let (core, rest) = bare.split_at(bare.find(['-', '+']).unwrap_or(bare.len()));
-    let version = Version::parse(core).filter(|v| v.len() <= 3)?;
-    let leading_zero = core.split('.').any(|p| p.len() > 1 && p.starts_with('0'));
-    (!leading_zero && rest.len() != 1).then_some(version)
+    let identifiers = |part: &str| {
+        let legal = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        part.split('.').all(|i| !i.is_empty() && i.chars().all(legal))
+    };
+    let (pre, metadata) = match rest.split_once('+') {
+        Some((pre, metadata)) => (pre, Some(metadata)),
+        None => (rest, None),
+    };
+    let legal = pre.strip_prefix('-').is_none_or(identifiers) && metadata.is_none_or(identifiers);
+    Version::parse(core).filter(|v| v.len() <= 3 && legal)
 }
 
 /// Legacy mode: what libnvidia-container makes of an expression.
@@ -267,89 +274,106 @@ pub(super) fn legacy_message(expression: &str, answer: Answer) -> String {
     format!("unsatisfied condition: {first}{advice}")
 }
 
-/// csv mode (Jetson): what the container toolkit makes of an expression, and the message where it refuses. It knows `cuda`
-/// and `arch` only; `driver` terms always fail, since their property is empty there.
+/// csv mode (Jetson): what the container toolkit makes of an expression, and the message where it refuses. It fills in `cuda` and
+/// `arch` only; `driver` and `brand` are known to it and empty, other keys are skipped.
 pub(super) fn evaluate_csv(
     expression: &str,
     cuda: &Property<Version>,
     arch: &Property<Version>,
 ) -> (Answer, String) {
-    let mut open = false;
-    let mut shown: Vec<String> = Vec::new();
-    let mut failed: Option<String> = None;
+    let refused = |why: &str| format!("requirements not met: {why}");
+    let mut alternatives: Vec<Vec<CsvTerm>> = Vec::new();
+    // Everything is read before anything is evaluated.
     for alternative in expression.split(' ') {
-        let mut terms: Vec<&str> = Vec::new();
-        let mut answer = Answer::Satisfied;
-        for term in alternative.split(',') {
-            let of_term = match csv_term(term, cuda, arch) {
-                Ok(None) => continue,
-                Ok(Some(answer)) => answer,
-                Err(message) => return (Answer::Invalid, message),
-            };
-            terms.push(term);
-            if of_term > answer {
-                answer = of_term;
-                failed = Some(csv_failure(term, cuda, arch));
+        let mut terms = Vec::new();
+        for term in alternative.split(',').filter(|t| !t.trim().is_empty()) {
+            match csv_term(term) {
+                Ok(term) => terms.extend(term),
+                Err(message) => return (Answer::Invalid, refused(&message)),
             }
         }
-        if terms.is_empty() {
-            continue;
+        if !terms.is_empty() {
+            alternatives.push(terms);
         }
-        match answer {
-            Answer::Satisfied => return (Answer::Satisfied, String::new()),
-            Answer::NotKnown => open = true,
-            Answer::Unsatisfied | Answer::Invalid => {}
-        }
-        shown.push(terms.join("&&"));
     }
-    let message = match (shown.as_slice(), failed) {
-        ([], _) => return (Answer::Satisfied, String::new()),
-        ([one], Some(failed)) if !one.contains("&&") => failed,
-        (all, _) => format!("{} not met", all.join("||")),
+    let (mut open, mut failures) = (false, Vec::new());
+    for terms in &alternatives {
+        let bad = terms.iter().map(|t| (t, t.holds(cuda, arch))).find(|(_, a)| *a != Answer::Satisfied);
+        match bad {
+            None => return (Answer::Satisfied, String::new()),
+            Some((term, answer)) => {
+                open |= answer == Answer::NotKnown;
+                failures.push(term.failure(cuda, arch));
+            }
+        }
+    }
+    let message = match failures.as_slice() {
+        [] => return (Answer::Satisfied, String::new()),
+        [one] => one.clone(),
+        _ => {
+            let shown = |terms: &Vec<CsvTerm>| terms.iter().map(|t| t.text).collect::<Vec<_>>().join("&&");
+            format!("{} not met", alternatives.iter().map(shown).collect::<Vec<_>>().join("||"))
+        }
     };
-    let answer = if open { Answer::NotKnown } else { Answer::Unsatisfied };
-    (answer, format!("requirements not met: {message}"))
+    (if open { Answer::NotKnown } else { Answer::Unsatisfied }, refused(&message))
+}
+
+/// A term of the csv dialect.
+struct CsvTerm<'t> {
+    text: &'t str,
+    key: &'t str,
+    /// Empty for a bare `!`.
+    operator: &'static str,
+    value: &'t str,
 }
 
 /// `Ok(None)`: skipped, since its key is none that the toolkit knows.
-fn csv_term(
-    term: &str,
-    cuda: &Property<Version>,
-    arch: &Property<Version>,
-) -> Result<Option<Answer>, String> {
+fn csv_term(text: &str) -> Result<Option<CsvTerm<'_>>, String> {
     // In this order, as prefixes: `==12.4` is `=` with the value `=12.4`.
     const OPERATORS: [&str; 6] = ["!=", "<=", ">=", "=", "<", ">"];
-    if term.is_empty() {
+    let Some(at) = text.find(['<', '>', '=', '!']) else {
+        return Err(format!("invalid constraint: {text}"));
+    };
+    let (key, rest) = text.split_at(at);
+    if !matches!(key, "cuda" | "arch" | "driver" | "brand") {
         return Ok(None);
     }
-    let Some(at) = term.find(['<', '>', '=', '!']) else {
-        return Err(format!("invalid constraint: {term}"));
-    };
-    let (key, rest) = term.split_at(at);
-    let property = match key {
-        "cuda" => cuda,
-        "arch" => arch,
-        // Both properties are there and empty: no version, and no brand.
-        "driver" | "brand" => return Ok(Some(Answer::Unsatisfied)),
-        _ => return Ok(None),
-    };
-    let Some((operator, value)) = OPERATORS.iter().find_map(|o| Some((*o, rest.strip_prefix(o)?))) else {
-        return Err(format!("invalid constraint: {term}"));
-    };
-    let (Property::Is(have), Some(wanted)) = (property, semantic_version(value)) else {
-        let known = semantic_version(value).is_some();
-        return Ok(Some(if known { Answer::NotKnown } else { Answer::Unsatisfied }));
-    };
-    Ok(Some(answer(compares(have.cmp(&wanted), operator))))
+    let found = OPERATORS.iter().find_map(|o| Some((*o, rest.strip_prefix(o)?)));
+    let (operator, value) = found.unwrap_or(("", rest));
+    if key != "brand" && semantic_version(value).is_none() {
+        return Err("invalid version string: invalid semantic version".to_owned());
+    }
+    Ok(Some(CsvTerm { text, key, operator, value }))
 }
 
-fn csv_failure(term: &str, cuda: &Property<Version>, arch: &Property<Version>) -> String {
-    let key = term.split(['<', '>', '=', '!']).next().unwrap_or_default();
-    let have = match (key, cuda, arch) {
-        ("cuda", Property::Is(have), _) | ("arch", _, Property::Is(have)) => have.to_string(),
-        _ => String::new(),
-    };
-    format!("unsatisfied condition: {term} ({key}={have})")
+impl CsvTerm<'_> {
+    fn holds(&self, cuda: &Property<Version>, arch: &Property<Version>) -> Answer {
+        let property = match self.key {
+            "cuda" => cuda,
+            "arch" => arch,
+            // The brand is the empty text, which every other text follows.
+            "brand" => {
+                return answer(compares("".cmp(self.value), self.operator) && !self.operator.is_empty());
+            }
+            // The driver is no version at all.
+            _ => return Answer::Unsatisfied,
+        };
+        match (property, semantic_version(self.value)) {
+            (Property::Is(have), Some(wanted)) => answer(compares(have.cmp(&wanted), self.operator)),
+            (Property::NotKnown, _) => Answer::NotKnown,
+            _ => Answer::Unsatisfied,
+        }
+    }
+
+    fn failure(&self, cuda: &Property<Version>, arch: &Property<Version>) -> String {
+        let have = match (self.key, cuda, arch) {
+            ("driver", ..) => return "invalid value for driver: invalid semantic version".to_owned(),
+            ("brand", ..) if self.operator.is_empty() => return "invalid operator ".to_owned(),
+            ("cuda", Property::Is(have), _) | ("arch", _, Property::Is(have)) => have.to_string(),
+            _ => String::new(),
+        };
+        format!("unsatisfied condition: {} ({}={have})", self.text, self.key)
+    }
 }
 
 #[cfg(test)]
@@ -446,10 +470,23 @@ mod tests {
         assert_eq!(message, "requirements not met: unsatisfied condition: cuda>=12.6 (cuda=12.2)");
         let (_, message) = csv("cuda>=12.6 brand=tesla,driver>=470,driver<471");
         assert_eq!(message, "requirements not met: cuda>=12.6||brand=tesla&&driver>=470&&driver<471 not met");
-        assert_eq!(csv("cuda"), (Answer::Invalid, "invalid constraint: cuda".to_owned()));
+        let (_, message) = csv("cuda>=12.2,arch>=9.0");
+        assert_eq!(message, "requirements not met: unsatisfied condition: arch>=9.0 (arch=8.7)");
+        let (_, message) = csv("driver>=535");
+        assert_eq!(message, "requirements not met: invalid value for driver: invalid semantic version");
+        assert_eq!(
+            csv("cuda"),
+            (Answer::Invalid, "requirements not met: invalid constraint: cuda".to_owned())
+        );
         assert_eq!(csv("kernel>=5.10").0, Answer::Satisfied, "unknown keys are skipped");
+        assert_eq!(csv("cuda>=12.2 foo=bar").0, Answer::Satisfied);
         assert_eq!(csv("CUDA>=13.0").0, Answer::Satisfied, "keys are in lower case only");
-        assert_eq!(csv("cuda==12.2").0, Answer::Unsatisfied);
+        assert_eq!(csv("brand!=tesla").0, Answer::Satisfied, "the brand is empty");
+        assert_eq!(csv("brand=tesla").0, Answer::Unsatisfied);
+        let no_version = "requirements not met: invalid version string: invalid semantic version";
+        for text in ["cuda==12.2", "cuda=foo", "cuda>=12.2 cuda!12.2"] {
+            assert_eq!(csv(text), (Answer::Invalid, no_version.to_owned()), "{text}");
+        }
         assert_eq!(csv("").0, Answer::Satisfied);
     }
 
@@ -463,6 +500,7 @@ mod tests {
         assert_eq!(collect(&legacy).unwrap()[0].expression, "cuda>=12.4");
         assert_eq!(collect(&config(&[("CUDA_VERSION", "12")])).unwrap()[0].expression, "cuda>=12.0");
         assert_eq!(collect(&config(&[("CUDA_VERSION", "12-4")])).unwrap()[0].expression, "cuda>=12.0");
+        assert_eq!(collect(&config(&[("CUDA_VERSION", "12.04")])).unwrap()[0].expression, "cuda>=12.4");
         for text in ["cu121", "12.4.1.003"] {
             let refused = collect(&config(&[("CUDA_VERSION", text)]));
             assert_eq!(refused, Err(Refusal::CudaVersion(text.to_owned())));

@@ -170,33 +170,20 @@ impl Judgement<'_> {
 pub(super) fn judge_code<'a>(case: &Case<'a>) -> Vec<Judgement<'a>> {
     let Some(gpu) = case.gpu else { return Vec::new() };
     let limit = ptx_limit(case);
-    let ptx_only = super::jit_setting::is_on(case, "CUDA_FORCE_PTX_JIT");
     let mut out = Vec::new();
     for group in &case.inventory.code {
         let Some(weight) = weight(case, group) else { continue };
         let any_main = group.files.iter().any(|f| f.main);
         let deciding = group.files.iter().filter(|f| f.main || !any_main);
         let isa = limit.as_ref().map(|l| &l.isa);
-        let reaches = |f: &CodeFile| match ptx_only {
-            true => coverage(&without_machine_code(f), gpu.cc, isa, case.catalog),
-            false => coverage(f, gpu.cc, isa, case.catalog),
-        };
-        let mut files: Vec<(&CodeFile, Coverage)> = deciding.map(|f| (f, reaches(f))).collect();
+        let mut files: Vec<(&CodeFile, Coverage)> =
+            deciding.map(|f| (f, coverage(f, gpu.cc, isa, case.catalog))).collect();
         let share = |c: &Coverage| (c.covered().saturating_mul(1000)).checked_div(c.counted).unwrap_or(0);
         files.sort_by_key(|(_, c)| (c.reach(), std::cmp::Reverse(share(c))));
         let reach = files.first().map_or(Reach::None, |(_, c)| c.reach());
         out.push(Judgement { group, weight, reach, files });
     }
     out
-}
-
-/// What the driver sees of a file where it is told to compile everything.
-fn without_machine_code(file: &CodeFile) -> CodeFile {
-    let mut file = file.clone();
-    for shape in &mut file.shapes {
-        shape.images.retain(|i| i.kind != crate::facts::CodeKind::Sass);
-    }
-    file
 }
 
 fn weight(case: &Case, group: &CodeGroup) -> Option<Weight> {

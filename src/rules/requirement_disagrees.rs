@@ -88,7 +88,7 @@ fn branches(case: &Case<'_>, expression: &str) -> Vec<OnBranch> {
 }
 
 fn declared(case: &Case<'_>, expression: &str) -> Vec<Evidence> {
-    about_image(case, format!("the image sets {NAME}={}", shortened(expression)))
+    about_image(case, format!("it sets {NAME}={}", shortened(expression)))
 }
 
 fn unsatisfiable(case: &Case<'_>, expression: &str) -> Finding {
@@ -103,6 +103,14 @@ fn unsatisfiable(case: &Case<'_>, expression: &str) -> Finding {
 /// The line that says what the files need.
 fn line(needs: &Version) -> String {
     format!("ENV {NAME}=\"cuda>={needs}\"")
+}
+
+/// `12.4`, without the build of the library.
+fn release_of(runtime: &Runtime) -> String {
+    match &runtime.version {
+        RuntimeVersion::Exactly(version) => version.major_minor().to_string(),
+        other => other.to_string(),
+    }
 }
 
 /// It lets drivers pass on which the runtime in the image stops with error 35.
@@ -124,28 +132,29 @@ fn loose(case: &Case<'_>, expression: &str, runtime: &Runtime, branches: &[OnBra
         RuntimeVersion::Exactly(v) if v.major() < 11 => v.major_minor(),
         version => Version::of(version.major()?, 0),
     };
-    let release = &runtime.version;
+    let release = release_of(runtime);
     let message = match by_plain {
         true => format!(
-            "{NAME} lets hosts with driver {} start the image, whose CUDA {release} does not run there",
+            "{NAME} lets hosts with drivers up to branch {} start the image, whose CUDA {release} does not run there",
             newest.driver.text
         ),
         false => format!(
-            "{NAME} lets hosts with driver {} start the image by forward compatibility, and no compat package for CUDA {release} is in it",
+            "{NAME} counts on forward compatibility on driver branch {}, and no compat package for CUDA {release} is in the image",
             newest.driver.text
         ),
     };
     let mut evidence = declared(case, expression);
-    evidence.push(Evidence { place: runtime.place.clone(), detail: format!("CUDA runtime {release}") });
+    evidence
+        .push(Evidence { place: runtime.place.clone(), detail: format!("CUDA runtime {}", runtime.version) });
     let finding = Finding::new(ID, Outcome::Holds, message, evidence)
         .level(if by_plain { Level::Warning } else { Level::Note })
         .headline("requirement too loose")
         .component(NAME.to_ascii_lowercase())
         .error(case.error(35))
         .remedy(line(&needs));
-    Some(match (by_plain, release) {
+    Some(match (by_plain, &runtime.version) {
         (false, RuntimeVersion::Exactly(v)) => {
-            finding.remedy(format!("or install cuda-compat-{}-{} in the image", v.major(), v.minor()))
+            finding.remedy(format!("install cuda-compat-{}-{} in the image", v.major(), v.minor()))
         }
         _ => finding,
     })
@@ -169,7 +178,8 @@ fn strict(case: &Case<'_>, expression: &str, runtime: &Runtime, needs: &Version)
         return None;
     }
     let message = format!(
-        "{NAME} asks for CUDA {asked}, and what the image loads is CUDA {release}: hosts are refused on which it would run"
+        "{NAME} asks for CUDA {asked}, and what the image loads is CUDA {}: hosts are refused on which it would run",
+        release.major_minor()
     );
     let mut evidence = declared(case, expression);
     evidence.push(Evidence {
@@ -198,7 +208,7 @@ fn words(case: &Case<'_>, runtime: &Runtime) -> Option<Finding> {
     if said.major_minor() == release.major_minor() {
         return None;
     }
-    let message = format!("{who}, and what the image loads is CUDA {release}");
+    let message = format!("{who}, and what the image loads is CUDA {}", release.major_minor());
     let mut evidence =
         vec![Evidence { place: runtime.place.clone(), detail: format!("CUDA runtime {release}") }];
     evidence.extend(about_image(case, who));

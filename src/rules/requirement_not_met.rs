@@ -46,66 +46,77 @@ fn of_requirement(
     };
     let name = &requirement.variable;
     let host = describe(case);
-    let detail = format!("the image sets {name}={}", shortened(&requirement.expression));
-    let evidence = about_image(case, detail);
+    // A version alone is made into a requirement by the runtime.
+    let what = match name.as_str() {
+        "CUDA_VERSION" => format!("the requirement {} that CUDA_VERSION stands for", requirement.expression),
+        _ => format!("{name} of the image"),
+    };
+    let value = case.inventory.facts.image.config.env(name).unwrap_or_default();
+    let shown = if answer == Answer::Invalid { value.to_owned() } else { shortened(value) };
+    let evidence = about_image(case, format!("it sets {name}={shown}"));
     let finding = |outcome, message: String| {
         Finding::new(ID, outcome, message, evidence.clone()).component(name.to_ascii_lowercase())
     };
-    let refused = |message: String, outcome| {
-        let found = finding(outcome, message)
-            .headline(format!("refused at start by {name}"))
-            .host(host.clone())
-            .error(says(text.clone()));
-        remedies(case, requirement, found)
+    let refused = |outcome, headline: &str, message: String| {
+        let found = finding(outcome, message).headline(headline).host(host.clone()).error(says(text.clone()));
+        remedies(case, requirement, answer, found)
     };
-    let bad = matches!(answer, Answer::Unsatisfied | Answer::Invalid);
     let why = match answer {
-        Answer::Invalid => "cannot be read by the container runtime",
-        _ => "does not hold",
+        Answer::Invalid => "cannot be read by the container runtime".to_owned(),
+        _ => format!("does not hold on {host}"),
     };
-    Some(match mode {
-        Some((RuntimeMode::Legacy | RuntimeMode::Csv, _)) if bad => {
-            let message = format!("{name} of the image {why} on {host}: the container does not start");
-            refused(message, breaks_if(case.driver.is_none() || case.driver_is_sure()))
+    let may = "legacy mode would refuse to start it";
+    Some(match (answer, mode) {
+        (Answer::Satisfied, _) => finding(Outcome::Holds, format!("{what} holds on {host}")),
+        (Answer::NotKnown, Some((RuntimeMode::Legacy | RuntimeMode::Csv, _))) => {
+            not_known(case, requirement, &what, finding)
         }
-        Some((RuntimeMode::Cdi, derived)) if bad => {
-            let by = if derived { ", which `docker --gpus` still is" } else { "" };
-            let message = format!(
-                "{name} of the image {why} on {host}; CDI mode does not read it, legacy mode{by} would refuse"
-            );
-            refused(message, Outcome::Holds).level(if derived { Level::Warning } else { Level::Note })
+        (Answer::NotKnown, _) => return None,
+        (_, Some((RuntimeMode::Legacy | RuntimeMode::Csv, _))) => {
+            let outcome = breaks_if(case.driver.is_none() || case.driver_is_sure());
+            let headline = format!("refused at start by {name}");
+            refused(outcome, &headline, format!("{what} {why}: the container does not start"))
         }
-        None if bad => {
+        (_, Some((RuntimeMode::Cdi, derived))) => {
             let message = format!(
-                "{name} of the image {why} on {host}: a container runtime in legacy mode (`docker --gpus`, container toolkit before 1.18) refuses to start it"
+                "{what} {why}; CDI mode does not look, legacy mode (`docker --gpus` without the NVIDIA runtime) refuses"
             );
-            refused(message, Outcome::Holds).level(Level::Warning).remedy(
+            refused(Outcome::Holds, may, message).level(if derived { Level::Warning } else { Level::Note })
+        }
+        (_, None) => {
+            let message = format!("{what} {why}: a container runtime in legacy mode refuses to start it");
+            refused(Outcome::Holds, may, message).level(Level::Warning).remedy(
                 "say how the host's runtime works: --runtime-mode legacy|cdi, or --container-toolkit VERSION",
             )
         }
-        Some((RuntimeMode::Legacy | RuntimeMode::Csv, _)) if answer == Answer::NotKnown => {
-            not_known(case, name, finding)
-        }
-        _ if answer == Answer::NotKnown => return None,
-        _ => finding(Outcome::Holds, format!("{name} of the image holds on {host}")),
     })
 }
 
 /// Which fact decides. What the target does not state is not judged; what it states too vaguely is unknown.
-fn not_known(case: &Case<'_>, name: &str, finding: impl Fn(Outcome, String) -> Finding) -> Finding {
-    let of_gpu = case.gpu.is_none() && case.host.brand.is_none();
-    let missing = match case.driver {
-        None => "the driver",
-        Some(_) if of_gpu => "the GPU, whose brand it names",
-        Some(d) if d.version.is_none() => "the driver version",
-        Some(d) if !d.is_exact() && case.host.brands(case.gpu).len() == 1 => "the build of the driver",
-        Some(_) => "the brand of the GPU as `nvidia-smi -q` prints it (--brand)",
+fn not_known(
+    case: &Case<'_>,
+    requirement: &Requirement,
+    what: &str,
+    finding: impl Fn(Outcome, String) -> Finding,
+) -> Finding {
+    let expression = &requirement.expression;
+    let brands = case.host.brands(case.gpu);
+    let of_one = |brand: &Brand| evaluate(expression, &properties(case, *brand));
+    // Where even one brand leaves it open, it is not the brand that is missing.
+    let by_brand = brands.iter().all(|b| of_one(b) != Answer::NotKnown);
+    let by_arch = case.gpu.is_none() && expression.contains("arch");
+    let (asked, missing) = match case.driver {
+        None => (false, "the driver"),
+        Some(d) if d.version.is_none() && expression.contains("driver") => (true, "the driver version"),
+        Some(_) if by_arch => (false, "the GPU"),
+        Some(d) if !by_brand && !d.is_exact() => (true, "the build of the driver"),
+        Some(_) if case.gpu.is_none() && case.host.brand.is_none() => (false, "the brand of the GPU"),
+        Some(_) => (true, "the brand of the GPU as `nvidia-smi -q` prints it (--brand)"),
     };
-    let asked = case.driver.is_some() && !of_gpu;
     let outcome = if asked { Outcome::Unknown } else { Outcome::Holds };
-    let message = format!("whether {name} of the image lets it start depends on {missing}");
-    let finding = finding(outcome, message).headline(format!("{name} depends on {missing}"));
-    if asked { finding } else { finding.level(Level::Note) }
+    let found = finding(outcome, format!("whether {what} holds depends on {missing}"))
+        .headline(format!("{} is not decided", requirement.variable));
+    if asked { found } else { found.level(Level::Note) }
 }
 
 /// Every brand that the GPU may have must give the same answer.
@@ -154,22 +165,30 @@ fn describe(case: &Case<'_>) -> String {
     }
 }
 
-fn remedies(case: &Case<'_>, requirement: &Requirement, mut finding: Finding) -> Finding {
+fn remedies(case: &Case<'_>, requirement: &Requirement, answer: Answer, mut finding: Finding) -> Finding {
+    if answer == Answer::Invalid {
+        finding = finding.remedy("write it without blanks inside a condition, such as `cuda>=12.4`");
+    }
     // Where the software itself starts on the driver, the requirement alone stands in the way.
-    let helped = matches!(compat(case), Some((_, CompatUse::Usable { .. })));
     if case.driver.is_some() && runtimes_start(case) {
-        let what = if helped {
-            "the image runs by its compat package"
-        } else {
-            "the software starts on this driver"
+        let helped = matches!(compat(case), Some((_, CompatUse::Usable { .. })));
+        let what = match helped {
+            true => "the image runs by its compat package",
+            false => "the software starts on this driver",
         };
         finding = finding
             .remedy(format!("set NVIDIA_DISABLE_REQUIRE=1 in the image or with `docker run -e`: {what}"));
     }
-    let wanted = requirement.expression.split([' ', ',']).find_map(|t| t.strip_prefix("cuda>="));
-    let toolkit =
-        wanted.and_then(Version::parse).and_then(|v| case.catalog.full_driver(&v.major_minor()).cloned());
-    match toolkit.and_then(|t| t.linux_driver_min) {
+    let wanted =
+        requirement.expression.split([' ', ',']).find_map(|t| Version::parse(t.strip_prefix("cuda>=")?));
+    let reported = case.driver.and_then(|d| d.known.cuda.as_ref());
+    // A host that reports enough is refused by something else.
+    let Some(wanted) = wanted.filter(|w| reported.is_none_or(|have| have < w)) else { return finding };
+    if case.driver.is_some_and(|d| d.known.tegra) || case.gpu.is_some_and(|g| g.tegra) {
+        return finding.remedy(format!("update JetPack to a release with CUDA {wanted}"));
+    }
+    let toolkit = case.catalog.full_driver(&wanted.major_minor());
+    match toolkit.and_then(|t| t.linux_driver_min.as_ref()) {
         Some(driver) => finding.remedy(format!("update the host to driver {driver} or newer")),
         None => finding,
     }

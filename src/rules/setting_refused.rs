@@ -3,7 +3,6 @@
 use super::linking::says;
 use super::nvidia_require::{Refusal, collect, parts};
 use super::reasoning::about_image;
-use super::settings::shortened;
 use super::{Case, Rule};
 use crate::report::{Finding, Level, Outcome, RuleId};
 use crate::target::profile::RuntimeMode;
@@ -33,14 +32,18 @@ fn capability_words(case: &Case<'_>) -> Option<Finding> {
     const NAME: &str = "NVIDIA_DRIVER_CAPABILITIES";
     let value = case.inventory.facts.image.config.env(NAME).filter(|v| !v.is_empty())?;
     let known: Vec<&str> = case.catalog.capabilities.iter().map(|c| c.id.as_str()).collect();
-    let strange: Vec<&str> =
-        value.split(',').filter(|w| !w.is_empty() && *w != "all" && !known.contains(w)).collect();
-    let first = strange.first()?;
-    let allowed = known.join(",");
+    let mut words: Vec<&str> = value.split(',').map(str::trim).filter(|w| !w.is_empty()).collect();
+    words.sort_unstable();
+    words.dedup();
+    let first = words.iter().find(|w| !known.contains(w)).filter(|_| !words.contains(&"all"))?;
+    let allowed: Vec<&str> = words.iter().copied().filter(|w| known.contains(w)).collect();
+    let (written, allowed) = (words.join(","), allowed.join(","));
     let message = format!("{NAME}={value}: `{first}` is no capability");
-    let text = format!("unsupported capabilities found in '{value}' (allowed '{allowed}')");
-    let closest = known.iter().min_by_key(|k| strsim::damerau_levenshtein(k, first))?;
-    let remedy = format!("write `{closest}`; there is {}", known.join(", "));
+    let text = format!("unsupported capabilities found in '{written}' (allowed '{allowed}')");
+    let distance = |k: &&&str| strsim::damerau_levenshtein(k, first);
+    let closest = known.iter().min_by_key(distance).filter(|k| distance(k) <= 2);
+    let meant = closest.map_or_else(String::new, |k| format!("write `{k}`; "));
+    let remedy = format!("{meant}there is {}", known.join(", "));
     Some(refused(case, NAME, message, &text).remedy(remedy))
 }
 
@@ -89,11 +92,13 @@ fn requirements(case: &Case<'_>) -> Vec<Finding> {
         let name = &requirement.variable;
         let message = format!(
             "{name}={}: `{term}` is no condition that the container runtime reads",
-            shortened(&requirement.expression)
+            requirement.expression
         );
         let text = "nvidia-container-cli: requirement error: invalid expression";
         // Hosts on which an alternative before it holds never get that far; the others are judged one by one.
-        refused(case, name, message, text).outcome(Outcome::Holds).level(Level::Warning).remedy(
+        let found = refused(case, name, message, text);
+        let level = found.level.min(Level::Warning);
+        found.outcome(Outcome::Holds).level(level).host("refused in legacy mode, unless an alternative before it holds").remedy(
             "write key, operator, value without blanks: `cuda>=12.4`; a blank means or, a comma means and",
         )
     })
@@ -107,7 +112,7 @@ fn refused(case: &Case<'_>, name: &str, message: String, text: &str) -> Finding 
         Some(RuntimeMode::Cdi | RuntimeMode::Csv) => (Outcome::Holds, Level::Note),
         None => (Outcome::Holds, Level::Warning),
     };
-    let evidence = about_image(case, format!("the image sets {name}"));
+    let evidence = about_image(case, format!("it sets {name}"));
     Finding::new(ID, outcome, message, evidence)
         .level(level)
         .headline(format!("{name} not accepted"))

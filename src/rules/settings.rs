@@ -22,7 +22,11 @@ pub(super) fn shortened(expression: &str) -> String {
 /// Whether the container runtime prepares the container for a GPU at all: its hook does nothing where no device is asked
 /// for. Who asks is not known unless the target says; judging for a GPU, somebody does.
 pub(super) fn is_gpu_container(case: &Case<'_>) -> bool {
-    case.host.gpu_request != Some(GpuRequest::Image) || asks_for_gpu(case)
+    match case.host.gpu_request {
+        Some(GpuRequest::Nobody) => false,
+        Some(GpuRequest::Image) => asks_for_gpu(case),
+        Some(GpuRequest::Engine) | None => true,
+    }
 }
 
 /// Whether the image itself asks for devices.
@@ -30,8 +34,10 @@ pub(super) fn asks_for_gpu(case: &Case<'_>) -> bool {
     let config = &case.inventory.facts.image.config;
     match config.env("NVIDIA_VISIBLE_DEVICES") {
         None => is_legacy_image(config),
-        Some("" | "void") => false,
-        Some(_) => true,
+        Some(value) => {
+            let mut words = value.split(',').map(str::trim).filter(|w| !w.is_empty()).peekable();
+            words.peek().is_some() && words.all(|w| w != "void")
+        }
     }
 }
 
@@ -39,14 +45,15 @@ pub(super) fn asks_for_gpu(case: &Case<'_>) -> bool {
 pub(super) fn capabilities(case: &Case<'_>) -> Vec<String> {
     let config = &case.inventory.facts.image.config;
     let all = || case.catalog.capabilities.iter().map(|c| c.id.clone()).collect();
-    match config.env("NVIDIA_DRIVER_CAPABILITIES").filter(|v| !v.is_empty()) {
-        None if is_legacy_image(config) => all(),
+    let value = config.env("NVIDIA_DRIVER_CAPABILITIES");
+    match value.filter(|v| !v.is_empty()) {
+        None if value.is_none() && is_legacy_image(config) => all(),
         // The default since container toolkit 1.3; before, it was `utility` alone, and libcuda did not come.
         None if case.host.container_toolkit.as_ref().is_some_and(|v| *v < Version::of(1, 3)) => {
             vec!["utility".to_owned()]
         }
         None => vec!["utility".to_owned(), "compute".to_owned()],
-        Some(words) if words.split(',').any(|w| w == "all") => all(),
-        Some(words) => words.split(',').filter(|w| !w.is_empty()).map(str::to_owned).collect(),
+        Some(words) if words.split(',').any(|w| w.trim() == "all") => all(),
+        Some(words) => words.split(',').map(str::trim).filter(|w| !w.is_empty()).map(str::to_owned).collect(),
     }
 }

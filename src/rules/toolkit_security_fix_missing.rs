@@ -17,7 +17,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let Some(toolkit) = &case.host.container_toolkit else { return Vec::new() };
     let mut open: Vec<&ToolkitFix> =
         case.catalog.toolkit_fixes.iter().filter(|f| *toolkit <= f.affected_up_to).collect();
-    let evidence = about_image(case, "it would be started by that toolkit".to_owned());
+    let evidence = about_image(case, "nothing; this is about the host".to_owned());
     let rank = |f: &ToolkitFix| match f.severity.as_str() {
         "CRITICAL" => 0,
         "HIGH" => 1,
@@ -42,6 +42,6 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             .component("container-toolkit")
             .host(format!("{} ({}): {}", worst.cve, worst.severity.to_lowercase(), worst.effect))
             .remedy(format!("update the container toolkit of the host to {fixed} or newer"))
-            .remedy(format!("https://nvidia.custhelp.com/app/answers/detail/a_id/{}", worst.bulletin)),
+            .remedy(format!("read https://nvidia.custhelp.com/app/answers/detail/a_id/{}", worst.bulletin)),
     ]
 }

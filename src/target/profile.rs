@@ -83,8 +83,10 @@ impl KernelModule {
 pub enum GpuRequest {
     /// `docker --gpus`, a device plugin, a CDI device: the image's own variables are not needed.
     Engine,
-    /// Only the image's `NVIDIA_VISIBLE_DEVICES` (`docker --runtime=nvidia`).
+    /// Only the image's `NVIDIA_VISIBLE_DEVICES` (`docker --runtime=nvidia`, enroot).
     Image,
+    /// Nobody: the container is started by a plain runtime.
+    Nobody,
 }
 
 impl GpuRequest {
@@ -92,7 +94,8 @@ impl GpuRequest {
         match text {
             "engine" => Ok(GpuRequest::Engine),
             "image" => Ok(GpuRequest::Image),
-            _ => Err(no_such("gpu_request", text, "engine or image")),
+            "nobody" => Ok(GpuRequest::Nobody),
+            _ => Err(no_such("gpu_request", text, "engine, image or nobody")),
         }
     }
 }
