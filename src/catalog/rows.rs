@@ -441,6 +441,12 @@ pub struct ToolkitFix {
     #[serde(deserialize_with = "version")]
     pub fixed_version: Version,
     pub effect: String,
+    /// CDI modes are not concerned.
+    #[serde(default)]
+    pub legacy_only: bool,
+    /// Below this release only CDI modes are concerned.
+    #[serde(default, deserialize_with = "optional_version")]
+    pub cdi_only_below: Option<Version>,
     pub status: Status,
     pub source: String,
 }

@@ -112,8 +112,12 @@ fn word(verdict: Verdict) -> &'static str {
 /// `535.183.01 · H100 (sm_90)`.
 fn title(target: &TargetVerdict) -> String {
     let gpus: Vec<&str> = target.gpus.iter().map(|g| g.describe.as_str()).collect();
-    let parts: Vec<String> =
-        target.driver.iter().cloned().chain((!gpus.is_empty()).then(|| gpus.join(", "))).collect();
+    let typed: Vec<&str> =
+        target.driver.as_deref().into_iter().chain(target.gpus.first().map(|g| g.name.as_str())).collect();
+    // A profile of a targets file has a name of its own.
+    let named = (typed.join("/") != target.name).then(|| target.name.clone());
+    let gpus = (!gpus.is_empty()).then(|| gpus.join(", "));
+    let parts: Vec<String> = named.into_iter().chain(target.driver.clone()).chain(gpus).collect();
     safe(&parts.join(" · "))
 }
 

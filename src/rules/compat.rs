@@ -207,7 +207,7 @@ pub(super) fn loaded(case: &Case, library: &CompatLibrary) -> Loaded {
         Reach::LdConf(entry) => Loaded::Yes(format!("`{entry}` in /etc/ld.so.conf.d")),
         Reach::EntryPoint => Loaded::IfItWorks,
         Reach::LostEntryPoint => Loaded::No(
-            "only the entry point of NVIDIA's images looks into compat/lib.real, and this image starts by another"
+            "only the entry point of NVIDIA's images looks into compat/lib.real, and the image has another one"
                 .to_owned(),
         ),
         Reach::Nothing => Loaded::No(format!(

@@ -29,7 +29,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     };
     match (kept, lost) {
         (_, Some(library)) => {
-            let message = "the compat libraries of the image are lost: only NVIDIA's entry point switches them on, and the image starts by another";
+            let message = "the compat libraries of the image are lost: only NVIDIA's entry point switches them on, and the image has another one";
             let finding = Finding::new(ID, Outcome::Holds, message.to_owned(), evidence(library))
                 .level(Level::Warning)
                 .headline("forward compatibility is lost")

@@ -1,9 +1,9 @@
 //! The image puts its compat directory on the loader's path, and the host driver is newer: the old libcuda is loaded.
 
 use super::{Case, Rule, breaks_if};
-use crate::inventory::compat::Reach;
+use crate::inventory::compat::{CompatLibrary, Reach};
 use crate::report::{Evidence, Finding, Outcome, RuleId};
-use crate::target::profile::RuntimeMode;
+use crate::target::profile::{Kind, RuntimeMode};
 use std::cmp::Ordering;
 
 const ID: RuleId = RuleId { code: "CUL501", name: "compat-older-than-driver" };
@@ -19,6 +19,11 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let Some(driver) = case.driver.filter(|d| !d.known.tegra && uses_gpu) else { return Vec::new() };
     let Some(host) = driver.branch() else { return Vec::new() };
     let mut out = Vec::new();
+    let older_build = |library: &CompatLibrary, driver: &crate::target::Driver| {
+        driver.is_exact() && library.driver.is_some() && driver.version > library.driver
+    };
+    let no_data_center =
+        case.gpu.is_some_and(|g| g.forward_compat == Some(false)) || case.host.kind == Some(Kind::GeForce);
     let legacy = matches!(case.host.mode(false), Some((RuntimeMode::Legacy, _)));
     let stack = "/usr/local/cuda/compat".to_owned();
     for library in &case.inventory.compat {
@@ -71,10 +76,8 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
                     .remedy(remedy),
             ),
             Ordering::Equal if driver.is_exact() && driver.version == library.driver => {}
-            // An older build of the same branch is older than the kernel module, too.
-            Ordering::Equal
-                if driver.is_exact() && library.driver.is_some() && driver.version > library.driver =>
-            {
+            // Within a branch other builds work on data center GPUs only (NVIDIA's compatibility FAQ).
+            Ordering::Equal if older_build(library, driver) && no_data_center => {
                 out.push(
                     Finding::new(ID, breaks_if(case.driver_is_sure()), message, evidence)
                         .headline("compat libcuda older than the driver")

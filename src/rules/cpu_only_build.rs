@@ -96,5 +96,5 @@ fn presents_itself(case: &Case<'_>) -> Option<String> {
         .find(|n| config.env(n).is_some());
     let runtime =
         || case.inventory.runtimes.first().map(|r| format!("the image has CUDA runtime {}", r.version));
-    set.map(|name| format!("it sets {name}")).or_else(runtime)
+    set.map(|name| format!("the image sets {name}")).or_else(runtime)
 }

@@ -44,7 +44,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             );
             finding(outcome, message)
                 .level(level)
-                .headline("CUDA_VERSION that stops the start")
+                .headline("CUDA_VERSION is no version")
                 .error(says(text))
                 .remedy("write it with one to three numbers, such as 12.4.1, or remove it")
         }

@@ -45,8 +45,10 @@ fn one(case: &Case<'_>, framework: &Framework) -> Option<Finding> {
             tuple(&have)
         ),
         _ => format!(
-            "Loaded runtime CuDNN library: {have} but source was compiled with: {built}. CuDNN library needs to have \
-             matching major version and equal or higher minor version."
+            "Loaded runtime CuDNN library: {} but source was compiled with: {}.  CuDNN library needs to have \
+             matching major version and equal or higher minor version.",
+            dotted(&have),
+            dotted(&built)
         ),
     };
     let why = if have.major() > built.major() { "does not fit" } else { "is too old for it" };
@@ -58,6 +60,11 @@ fn one(case: &Case<'_>, framework: &Framework) -> Option<Finding> {
             .error(says(text))
             .remedy(format!("install cuDNN {}.{} or newer of the same major", built.major(), built.minor())),
     )
+}
+
+/// `9.1.0`.
+fn dotted(version: &Version) -> Version {
+    Version::triple(version.major(), version.minor(), version.part(2))
 }
 
 /// `(9, 1, 0)`.

@@ -44,7 +44,8 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
                 Some((RuntimeMode::Cdi, _)) => Outcome::Unknown,
                 _ => breaks_if(case.driver_is_sure()),
             };
-            finding(outcome, format!("{what} are part of the image and win over those of {host}"))
+            let win = if outcome == Outcome::Unknown { "may win" } else { "win" };
+            finding(outcome, format!("{what} are part of the image and {win} over those of {host}"))
                 .error(case.error(803))
         }
         // ldconfig prefers the higher number, which is the host's.

@@ -5,7 +5,7 @@ use super::{Case, Rule, breaks_if};
 use crate::catalog::DriverNeed;
 use crate::facts::FileFacts;
 use crate::inventory::loader::Libc;
-use crate::report::{Finding, RuleId};
+use crate::report::{Finding, Outcome, RuleId};
 use crate::version::Version;
 
 const ID: RuleId = RuleId { code: "CUL516", name: "driver-needs-library" };
@@ -45,6 +45,10 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         return out;
     }
     let missing: Vec<&String> = needs.libraries.iter().filter(|n| !beside(n)).collect();
+    if missing.is_empty() && out.is_empty() {
+        let message = "the C library has what libcuda needs of it".to_owned();
+        out.push(Finding::new(ID, Outcome::Holds, message, vec![at(libc, "with its kin beside it")]));
+    }
     if let Some(first) = missing.first() {
         let message = format!(
             "the image has glibc without {first}, which libcuda of {} needs",

@@ -30,7 +30,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             .headline("driver lacks security fixes")
             .remedy(format!("update the host to driver {} or newer", fix.fixed_version))
             .remedy(link())
-    } else if fix.state.starts_with("current") {
+    } else if case.catalog.driver_fixes.iter().all(|f| f.bulletin <= fix.bulletin) {
         finding(Outcome::Holds, format!("driver {version} has the fixes of bulletin {}", fix.bulletin))
     } else {
         let message = format!("branch {branch} gets no more security fixes ({})", fix.state);

@@ -76,6 +76,7 @@ fn too_old(case: &Case<'_>, driver: &Driver, release: &RuntimeVersion, evidence:
     }
     if let RuntimeVersion::Exactly(version) = release
         && compat_would_help(case, driver, version)
+        && !case.inventory.compat.iter().any(|c| lifts(c, release))
     {
         let package = format!("cuda-compat-{}-{}", version.major(), version.minor());
         let where_ = if case.gpu.is_some() { "" } else { "on data center GPUs: " };

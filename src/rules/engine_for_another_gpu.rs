@@ -16,7 +16,12 @@ pub(super) const RULE: Rule = Rule {
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let engines = case.inventory.facts.files.iter().filter(|f| f.kind == FileKind::Engine);
-    engines.filter_map(|f| one(case, f)).collect()
+    let mut found: Vec<Finding> = engines.filter_map(|f| one(case, f)).collect();
+    // An image may bring an engine per GPU: the one that fits is enough.
+    if found.iter().any(|f| f.outcome == Outcome::Holds) {
+        found.retain(|f| f.outcome == Outcome::Holds);
+    }
+    found
 }
 
 fn one(case: &Case<'_>, engine: &FileFacts) -> Option<Finding> {

@@ -38,12 +38,13 @@ fn one(engine: &FileFacts, built: &Version, runtime: &Component, have: &Version)
         Evidence { place: runtime.place.clone(), detail: format!("TensorRT {have}") },
     ];
     let path = &engine.place.path;
-    if patch(built).agrees_with(&patch(have)) {
+    // The library may state fewer parts than the engine.
+    if built.agrees_with(have) {
         let message = format!("the engine {path} and the TensorRT of the image are both {have}");
         return Finding::new(ID, Outcome::Holds, message, evidence).component("tensorrt");
     }
-    // From 8.6 on an engine may have been built to load in later releases of its major; never in earlier ones.
-    let may_load = *built >= Version::of(8, 6) && built.major() == have.major() && built < have;
+    // From 8.6 on an engine may have been built to load in later releases; never in earlier ones.
+    let may_load = *built >= Version::of(8, 6) && built < have;
     let message = match may_load {
         true => format!(
             "the engine {path} was built by TensorRT {built}, and the image has {have}: it loads only if it was built version-compatible"
@@ -53,15 +54,9 @@ fn one(engine: &FileFacts, built: &Version, runtime: &Component, have: &Version)
     Finding::new(ID, if may_load { Outcome::Unknown } else { Outcome::Breaks }, message, evidence)
         .headline("engine of another TensorRT")
         .component("tensorrt")
-        .error(says("Version tag does not match. Note: Current Version: "))
+        .error(says(format!(
+            "The engine plan file is not compatible with this version of TensorRT, expecting library version {have} got {built}, please rebuild."
+        )))
         .remedy(format!("build the engine with TensorRT {have}"))
         .remedy(format!("use TensorRT {built} in the image"))
-}
-
-/// Major, minor and patch, which an engine must share with the library.
-fn patch(version: &Version) -> Version {
-    match version.len() {
-        0..=3 => version.clone(),
-        _ => Version::triple(version.major(), version.minor(), version.part(2)),
-    }
 }

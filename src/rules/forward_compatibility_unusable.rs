@@ -73,7 +73,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
                 _ => "compat package not usable here",
             })
             .component("libcuda")
-            .host(why)
+            .host(driver.describe())
             .error(
                 code.filter(|c| *c != 35 || fit(&release, driver) == Fit::TooOld).and_then(|c| case.error(c)),
             );
@@ -81,7 +81,11 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             Some(entry) => {
                 finding = finding.remedy(format!("take `{entry}` out of the image's search path"));
             }
-            None if !needed => finding = finding.remedy("remove the cuda-compat package from the image"),
+            None if !needed => {
+                finding = finding
+                    .remedy("remove the cuda-compat package from the image")
+                    .remedy("switch it off on the host: disable-cuda-compat-lib-hook in the container toolkit's features");
+            }
             None => {}
         }
         if let Some(version) = needs.filter(|_| needed) {

@@ -25,7 +25,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         KernelModule::Proprietary => (from(10, 0) || superchip, "open"),
         KernelModule::Open => (!from(7, 5), "proprietary"),
     };
-    let evidence = about_image(case, "its GPU software needs a working driver".to_owned());
+    let evidence = about_image(case, "software that uses the GPU".to_owned());
     if !wrong {
         let message = format!("the host's kernel modules drive {}", gpu.describe());
         return vec![Finding::new(ID, Outcome::Holds, message, evidence)];

@@ -30,15 +30,16 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     );
     let lines: Vec<Evidence> =
         hit.iter().map(|l| at_place(&l.place, format!("a symbolic link to {}", l.target))).collect();
-    vec![
-        Finding::new(ID, Outcome::Holds, message, limited(lines, "links"))
-            .level(if safe { Level::Note } else { Level::Warning })
-            .headline("a link leads out of the image")
-            .component("links")
-            .remedy("find out who put the link there; no CUDA package does")
-            .remedy(format!("update the container toolkit to {FIXED} or newer"))
-            .remedy("read https://nvidia.custhelp.com/app/answers/detail/a_id/5616"),
-    ]
+    let finding = Finding::new(ID, Outcome::Holds, message, limited(lines, "links"))
+        .level(if safe { Level::Note } else { Level::Warning })
+        .headline("a link leads out of the image")
+        .component("links")
+        .remedy("find out who put the link there; no CUDA package does");
+    let finding = match safe {
+        true => finding,
+        false => finding.remedy(format!("update the container toolkit to {FIXED} or newer")),
+    };
+    vec![finding.remedy("read https://nvidia.custhelp.com/app/answers/detail/a_id/5616")]
 }
 
 /// Where the toolkit looks for compat libraries, driver libraries, and the loader's configuration.

@@ -39,7 +39,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         return vec![Finding::new(ID, Outcome::Holds, message, evidence("it has /etc/ld.so.cache"))];
     }
     let message = format!(
-        "the image has no /etc/ld.so.cache: container toolkit {toolkit} in CDI mode leaves it so, and libcuda is found only where the host's library directory is a default one of the image"
+        "the image has no /etc/ld.so.cache, and container toolkit {toolkit} makes none in CDI mode: libcuda may not be found"
     );
     vec![
         Finding::new(ID, Outcome::Unknown, message, evidence("it has no /etc/ld.so.cache"))
@@ -49,6 +49,6 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             .host("the directory of the driver's libraries on the host is not known".to_owned())
             .error(cannot_open("libcuda.so.1"))
             .remedy(format!("update the container toolkit to {MAKES_CACHE} or newer"))
-            .remedy("run ldconfig when the image is built"),
+            .remedy("put an /etc/ld.so.cache into the image"),
     ]
 }

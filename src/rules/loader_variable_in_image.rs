@@ -4,6 +4,7 @@ use super::linking::at;
 use super::reasoning::about_image;
 use super::{Case, Rule};
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
+use crate::target::profile::RuntimeMode;
 use crate::version::Version;
 
 const ID: RuleId = RuleId { code: "CUL601", name: "loader-variable-in-image" };
@@ -30,9 +31,12 @@ fn finding(case: &Case<'_>, name: &str, value: &str) -> Finding {
     let leads_in = |path: &str| {
         !path.is_empty() && (path.contains('/') && !path.starts_with('/') || path.starts_with("/proc/"))
     };
-    let suspicious = value.split([':', ' ']).any(leads_in) || name == "LD_AUDIT";
+    let suspicious = value.split([':', ' ']).any(leads_in);
     let toolkit = case.host.container_toolkit.as_ref();
-    let exposed = toolkit.map(|v| Version::parse(FIXED).is_some_and(|fixed| *v < fixed));
+    let below = |v: &Version, text: &str| Version::parse(text).is_some_and(|limit| *v < limit);
+    // Before 1.17.5 only the hooks of CDI mode take over the image's environment.
+    let legacy = matches!(case.host.mode(false), Some((RuntimeMode::Legacy, _)));
+    let exposed = toolkit.map(|v| below(v, FIXED) && !(legacy && below(v, "1.17.5")));
     let level = match (exposed, suspicious) {
         (Some(true), _) | (None, true) => Level::Warning,
         _ => Level::Note,
@@ -42,19 +46,23 @@ fn finding(case: &Case<'_>, name: &str, value: &str) -> Finding {
         Some(file) => vec![at(file, format!("{name}={value}"))],
         None => about_image(case, format!("it sets {name}={value}")),
     };
+    let leads = if suspicious { ", which leads into the image," } else { "" };
     let message = match toolkit.filter(|_| exposed == Some(true)) {
         Some(toolkit) => format!(
-            "{name}={value}: hooks of container toolkit {toolkit} run on the host with it (CVE-2025-23266)"
+            "{name}={value}{leads} reaches the host: hooks of container toolkit {toolkit} run with it (CVE-2025-23266)"
         ),
         None => format!(
-            "{name}={value} is set for every process; hooks of container toolkits before {FIXED} run on the host with it (CVE-2025-23266)"
+            "{name}={value}{leads} is set for every process; hooks of container toolkits before {FIXED} run on the host with it (CVE-2025-23266)"
         ),
     };
-    Finding::new(ID, Outcome::Holds, message, evidence)
+    let mut finding = Finding::new(ID, Outcome::Holds, message, evidence)
         .level(level)
         .headline(format!("{name} in the image"))
-        .component(name.to_ascii_lowercase())
-        .remedy(format!("update the container toolkit to {FIXED} or newer"))
+        .component(name.to_ascii_lowercase());
+    if exposed != Some(false) {
+        finding = finding.remedy(format!("update the container toolkit to {FIXED} or newer"));
+    }
+    finding
         .remedy(format!("set {name} in the start script, for the one program that needs it"))
         .remedy("read https://nvidia.custhelp.com/app/answers/detail/a_id/5659")
 }

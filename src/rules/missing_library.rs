@@ -63,8 +63,12 @@ fn held(case: &Case<'_>) -> Option<Finding> {
     let members = case.inventory.loading.iter().flat_map(|g| &g.members);
     let first = members.clone().next()?;
     let count = members.count();
-    let files = if count == 1 { "1 file".to_owned() } else { format!("{count} files") };
-    let message = format!("every CUDA library that {files} of the stack need is found");
+    let files = if count == 1 {
+        "1 file of the stack needs".to_owned()
+    } else {
+        format!("{count} files of the stack need")
+    };
+    let message = format!("every CUDA library that {files} is found");
     Some(Finding::new(ID, Outcome::Holds, message, vec![at(first.file, "looked up as its loader would")]))
 }
 

@@ -35,12 +35,9 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             .headline("musl image")
             .component("libc")
             .host(
-                "the injected libcuda.so.1 needs libc.so.6, libdl.so.2, libpthread.so.0 and librt.so.1"
-                    .to_owned(),
+                "the driver's libraries are built for glibc, and mounted where musl does not look".to_owned(),
             )
-            .error(says(
-                "Error loading shared library libdl.so.2: No such file or directory (needed by libcuda.so.1)",
-            ))
+            .error(says("Error loading shared library libcuda.so.1: No such file or directory"))
             .remedy("use a base image with glibc: Debian, Ubuntu, Red Hat UBI"),
     ]
 }

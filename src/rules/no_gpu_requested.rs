@@ -17,7 +17,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     }
     let mut out: Vec<Finding> = hidden(case).into_iter().collect();
     if case.host.gpu_request == Some(GpuRequest::Nobody) {
-        let evidence = about_image(case, "its software uses the GPU".to_owned());
+        let evidence = about_image(case, "software that uses the GPU".to_owned());
         let message =
             "nobody asks for a GPU on this host: neither GPU nor driver are in the container".to_owned();
         let finding = Finding::new(ID, Outcome::Breaks, message, evidence)

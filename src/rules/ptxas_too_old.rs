@@ -37,7 +37,7 @@ fn one(case: &Case<'_>, jax: &Framework) -> Option<Finding> {
     }
     let isa = |cuda: &Version| case.catalog.ptx_of_cuda(&cuda.major_minor()).map(|p| p.ptx.clone());
     let text = isa(&wanted).zip(isa(&have)).map(|(wanted, have)| {
-        format!("ptxas fatal   : Unsupported .version {wanted}; current version is '{have}'")
+        format!("fatal   : Unsupported .version {wanted}; current version is '{have}'")
     });
     let message = format!(
         "{} finds ptxas of CUDA {}, which does not read the PTX of CUDA {wanted} that it makes",
@@ -61,7 +61,12 @@ fn ptxas<'c>(case: &Case<'c>, site: &str) -> Option<(&'c FileFacts, Version)> {
     let wheels = ["cuda_nvcc", "cu12", "cu13"].map(|d| format!("{site}nvidia/{d}/bin"));
     let directories = wheels.into_iter().chain(path.split(':').map(str::to_owned));
     let mut directories = directories.chain(["/usr/local/cuda/bin".to_owned()]);
-    let file = directories.find_map(|d| paths.file(&format!("{d}/ptxas")))?;
-    let texts = file.elf.as_ref()?.version_texts.get("toolkit")?;
-    Some((file, Version::parse(texts.first()?)?))
+    directories.find_map(|d| {
+        let file = paths.file(&format!("{d}/ptxas"))?;
+        let text = file.elf.as_ref()?.version_texts.get("toolkit")?.first()?;
+        // XLA passes over what it knows to be too old or broken.
+        let version =
+            Version::parse(text).filter(|v| *v >= Version::of(11, 8) && v.as_str() != "12.3.103")?;
+        Some((file, version))
+    })
 }

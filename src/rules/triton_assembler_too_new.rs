@@ -1,4 +1,4 @@
-//! Triton brings its own ptxas; machine code of a newer CUDA major than the driver's may not load.
+//! Triton brings its own ptxas: it may be too old for the GPU, or make machine code of a newer CUDA major than the driver's.
 
 use super::linking::{at_place, says};
 use super::reasoning::ptx_limit;
@@ -15,10 +15,9 @@ pub(super) const RULE: Rule = Rule {
 };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
-    let Some(gpu) = case.gpu.filter(|_| case.driver.is_some()) else { return Vec::new() };
+    let Some(gpu) = case.gpu else { return Vec::new() };
     // A compat package that is loaded stands in for the driver.
-    let Some(limit) = ptx_limit(case) else { return Vec::new() };
-    let (reported, who) = (&limit.cuda, &limit.who);
+    let limit = ptx_limit(case);
     let mut out = Vec::new();
     for triton in case.inventory.family("triton") {
         let Some(version) = &triton.version else { continue };
@@ -48,6 +47,27 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             &triton.place,
             format!("triton {version} assembles for {} with ptxas {ptxas}", gpu.describe()),
         )];
+        let first = case.catalog.arch_row(gpu.cc).map(|a| a.first_toolkit.major_minor());
+        if let Some(first) = first.filter(|f| ptxas.major_minor() < *f) {
+            let sm = gpu.cc.sm_number();
+            let message = format!(
+                "triton {version} cannot assemble for {}: its ptxas {} is older than CUDA {first}, the first that knows sm_{sm}",
+                gpu.describe(),
+                short(ptxas)
+            );
+            out.push(
+                Finding::new(ID, Outcome::Degrades, message, evidence)
+                    .headline(format!("Triton's assembler does not know sm_{sm}"))
+                    .component("triton")
+                    .error(says(format!(
+                        "ptxas fatal   : Value 'sm_{sm}a' is not defined for option 'gpu-name'"
+                    )))
+                    .remedy("install a newer triton".to_owned())
+                    .remedy(format!("set {variable} to a ptxas of CUDA {first} or newer")),
+            );
+            continue;
+        }
+        let Some((reported, who)) = limit.as_ref().map(|l| (&l.cuda, &l.who)) else { continue };
         if ptxas.major() <= reported.major() {
             let message = format!("ptxas {} of triton {version} fits {}", short(ptxas), who);
             out.push(Finding::new(ID, Outcome::Holds, message, evidence).component("triton"));

@@ -66,6 +66,7 @@ fn finding(case: &Case<'_>, group: &Group<'_>, member: &Opened<'_>, gap: &Gap<'_
     };
     let more = match gap.count {
         1 => String::new(),
+        2 => " and 1 more symbol".to_owned(),
         n => format!(" and {} more symbols", n - 1),
     };
     let mut evidence = vec![at(gap.object, format!("asks for {name}{more}"))];
@@ -75,7 +76,10 @@ fn finding(case: &Case<'_>, group: &Group<'_>, member: &Opened<'_>, gap: &Gap<'_
     // A program may bind its symbols one by one as they are called; a library that is opened at run time binds all at once.
     let lazy = member.elf.interpreter.is_some() && !is_node && !gap_binds_now(gap);
     let (outcome, message) = match lazy {
-        true => (Outcome::Unknown, format!("{message}; whether it is called is not known")),
+        true => {
+            let message = message.replacen(" cannot be loaded:", " may stop:", 1);
+            (Outcome::Unknown, format!("{message}; whether it is called is not known"))
+        }
         false => (Outcome::Breaks, message),
     };
     let finding = Finding::new(ID, outcome, message, evidence)
@@ -90,8 +94,8 @@ fn finding(case: &Case<'_>, group: &Group<'_>, member: &Opened<'_>, gap: &Gap<'_
                 case.inventory.processes.loader.as_named(&provider.place.path.parent())
             )),
             None => finding.remedy(format!(
-                "install the release of {} that {asks} was built with",
-                library_text(case, provider)
+                "install the {} that {asks} was built with",
+                case.inventory.component_at(provider).map_or("library", |c| c.display.as_str())
             )),
         },
         _ => finding
