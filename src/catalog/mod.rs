@@ -70,12 +70,15 @@ pub struct Catalog {
     pub frameworks: Vec<FrameworkRow>,
     pub preloads: Vec<PreloadRow>,
     pub dlopens: Vec<DlopenRow>,
+    /// Distributions that leave finding their libraries to LD_LIBRARY_PATH.
+    pub search_only: Vec<NamedRow>,
     pub bugs: Vec<BugRow>,
     pub cudnn_gpus: Vec<CudnnGpu>,
     pub tritons: Vec<TritonRow>,
     pub capabilities: Vec<CapabilityRow>,
     pub driver_needs: Vec<DriverNeed>,
-    pub settings: Vec<SettingRow>,
+    /// Variables of the image that the container stack reads.
+    pub settings: Vec<NamedRow>,
     pub driver_fixes: Vec<DriverFix>,
     pub toolkit_fixes: Vec<ToolkitFix>,
 }
@@ -154,6 +157,7 @@ impl Catalog {
             "loading" => {
                 self.preloads = rows(file, t, "preload")?;
                 self.dlopens = rows(file, t, "dlopen")?;
+                self.search_only = rows(file, t, "search_only")?;
             }
             "container_stack" => {
                 self.capabilities = rows(file, t, "capability")?;

@@ -409,9 +409,9 @@ pub struct DriverNeed {
     pub source: String,
 }
 
-/// A variable of the image that the container stack reads.
+/// A name that belongs to a list.
 #[derive(Clone, Debug, Deserialize)]
-pub struct SettingRow {
+pub struct NamedRow {
     pub id: String,
     pub status: Status,
     pub source: String,

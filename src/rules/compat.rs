@@ -7,7 +7,7 @@ use crate::inventory::RuntimeVersion;
 use crate::inventory::compat::{CompatLibrary, Reach};
 use crate::target::Driver;
 use crate::target::profile::{Kind, RuntimeMode};
-use crate::version::{ComputeCapability, Version};
+use crate::version::Version;
 
 /// Whether a compat package of the image may be loaded on this host.
 #[derive(Clone, Debug, PartialEq)]
@@ -148,15 +148,19 @@ fn on_gpu(case: &Case, package: u32, base: CompatUse) -> CompatUse {
                 missing: format!("whether {} is a data center or NGC-ready GPU", gpu.describe()),
             }
         }
-        Some(gpu) if package >= 590 && gpu.cc < (ComputeCapability { major: 7, minor: 5 }) => {
-            CompatUse::Unusable {
-                why: format!("a driver library of branch {package} no longer drives {}", gpu.describe()),
-                code: 803,
-                sure: false,
-            }
-        }
+        // That the library ends with the branch of its kernel module is concluded, not documented.
+        Some(gpu) if last_branch(case, gpu).is_some_and(|last| last < package) => CompatUse::Unusable {
+            why: format!("a driver library of branch {package} no longer drives {}", gpu.describe()),
+            code: 803,
+            sure: false,
+        },
         _ => base,
     }
+}
+
+/// The last driver branch that supports the GPU.
+fn last_branch(case: &Case, gpu: &crate::target::Gpu) -> Option<u32> {
+    case.catalog.driver_archs.iter().find(|a| a.cc == gpu.cc)?.last_branch
 }
 
 /// The note inside the library first, then the published matrix, then what is known of bases that are end of life.

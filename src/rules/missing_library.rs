@@ -97,7 +97,11 @@ fn broken(case: &Case<'_>, group: &Group<'_>) -> Option<Finding> {
     let message = format!("{} cannot be loaded: {} {are} {place}", group.name, and(&names));
     // A start script may lead the loader to a library that is there; nothing leads it to one that is not.
     let everywhere = missing.iter().all(|(_, l)| l.status == Status::Missing) && !absent;
-    let outcome = if everywhere { Outcome::Unknown } else { Outcome::Breaks };
+    let helpless = case.catalog.search_only.iter().any(|d| d.id == group.name.replace('_', "-"));
+    let outcome = match everywhere && !(helpless && !starts_by_script(case)) {
+        true => Outcome::Unknown,
+        false => Outcome::Breaks,
+    };
     let mut finding = Finding::new(ID, outcome, message, evidence(&missing))
         .headline(format!("{} is missing", first.name))
         .component(group.name.clone())
@@ -113,8 +117,9 @@ fn broken(case: &Case<'_>, group: &Group<'_>) -> Option<Finding> {
     let package = by_pip.then(|| packages.join(" "));
     finding = match (first.status, somewhere, package) {
         (Status::Missing, Some(file), _) => finding.remedy(format!(
-            "set LD_LIBRARY_PATH={} in the image, unless a start script does",
-            file.place.path.parent()
+            "set LD_LIBRARY_PATH={} in the image{}",
+            file.place.path.parent(),
+            if outcome == Outcome::Unknown { ", unless a start script does" } else { "" }
         )),
         (_, _, Some(package)) => finding.remedy(format!("pip install {package}")),
         _ => finding
@@ -126,6 +131,15 @@ fn broken(case: &Case<'_>, group: &Group<'_>) -> Option<Finding> {
         finding.level = Level::Note;
     }
     Some(finding)
+}
+
+/// Whether a script may set variables before the program starts: anything that is not known to be a program.
+fn starts_by_script(case: &Case<'_>) -> bool {
+    let config = &case.inventory.facts.image.config;
+    let Some(first) = config.entrypoint.first().or(config.cmd.first()) else { return false };
+    let name = first.rsplit('/').next().unwrap_or(first);
+    let program = case.inventory.processes.loader.paths.file(first).is_some_and(|f| f.elf.is_some());
+    !(program || name.starts_with("python"))
 }
 
 fn evidence(missing: &[(&FileFacts, &Load)]) -> Vec<Evidence> {
