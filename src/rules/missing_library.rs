@@ -98,10 +98,8 @@ fn broken(case: &Case<'_>, group: &Group<'_>) -> Option<Finding> {
     // A start script may lead the loader to a library that is there; nothing leads it to one that is not.
     let everywhere = missing.iter().all(|(_, l)| l.status == Status::Missing) && !absent;
     let helpless = case.catalog.search_only.iter().any(|d| d.id == group.name.replace('_', "-"));
-    let outcome = match everywhere && !(helpless && !starts_by_script(case)) {
-        true => Outcome::Unknown,
-        false => Outcome::Breaks,
-    };
+    let may_be_led = !helpless || starts_by_script(case);
+    let outcome = if everywhere && may_be_led { Outcome::Unknown } else { Outcome::Breaks };
     let mut finding = Finding::new(ID, outcome, message, evidence(&missing))
         .headline(format!("{} is missing", first.name))
         .component(group.name.clone())
