@@ -31,7 +31,8 @@ fn finding(case: &Case<'_>, name: &str, value: &str) -> Finding {
     let leads_in = |path: &str| {
         !path.is_empty() && (path.contains('/') && !path.starts_with('/') || path.starts_with("/proc/"))
     };
-    let suspicious = value.split([':', ' ']).any(leads_in);
+    let inside = value.split([':', ' ']).any(leads_in);
+    let suspicious = inside || name == "LD_AUDIT";
     let toolkit = case.host.container_toolkit.as_ref();
     let below = |v: &Version, text: &str| Version::parse(text).is_some_and(|limit| *v < limit);
     // Before 1.17.5 only the hooks of CDI mode take over the image's environment.
@@ -46,7 +47,7 @@ fn finding(case: &Case<'_>, name: &str, value: &str) -> Finding {
         Some(file) => vec![at(file, format!("{name}={value}"))],
         None => about_image(case, format!("it sets {name}={value}")),
     };
-    let leads = if suspicious { ", which leads into the image," } else { "" };
+    let leads = if inside { ", which leads into the image," } else { "" };
     let message = match toolkit.filter(|_| exposed == Some(true)) {
         Some(toolkit) => format!(
             "{name}={value}{leads} reaches the host: hooks of container toolkit {toolkit} run with it (CVE-2025-23266)"

@@ -9,7 +9,7 @@ use crate::version::{ComputeCapability, Version};
 const ID: RuleId = RuleId { code: "CUL412", name: "triton-assembler-too-new" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
-    summary: "Triton assembles kernels with a ptxas of a newer CUDA major than the driver's",
+    summary: "Triton's ptxas is of a newer CUDA major than the driver's, or too old for the GPU",
     image_only: false,
     judge,
 };
