@@ -253,3 +253,38 @@ fn single_image(kind: FileKind, row: CodeRow) -> Content {
         DeviceCode { bytes: row.bytes, rows: vec![row], shapes: vec![shape], ..DeviceCode::default() };
     Content { kind: Some(kind), device_code: Some(device_code), ..Content::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scanned(bytes: &[u8]) -> FileScan {
+        let mut scratch = Scratch::new(Budget::default(), false);
+        scan(&ImagePath::new("/models/model.plan"), bytes.len() as u64, &mut &*bytes, &mut scratch).unwrap()
+    }
+
+    #[test]
+    fn a_tensorrt_engine_says_who_built_it_and_for_which_gpu() {
+        let cubin = include_bytes!("../../fixtures/code/demo.cubin");
+        let mut engine = b"ftrt\0\0\0\0".to_vec();
+        engine.extend(239u32.to_le_bytes());
+        engine.extend([0; 12]);
+        engine.extend([10, 3, 0, 26]);
+        engine.resize(4096, 0);
+        engine.extend(cubin);
+        let content = scanned(&engine).content.unwrap();
+        assert_eq!(content.kind, Some(FileKind::Engine));
+        assert_eq!(content.text.as_deref(), Some("tensorrt 10.3.0.26\nserialization 239\n"));
+        let rows = content.device_code.unwrap().rows;
+        assert_eq!(rows.iter().map(|r| (r.place, r.image.kind)).collect::<Vec<_>>(), [(CodePlace::Cubin, CodeKind::Sass)]);
+    }
+
+    #[test]
+    fn an_old_engine_tells_no_release_and_a_short_one_is_no_panic() {
+        let mut old = b"ftrt\0\0\0\0".to_vec();
+        old.extend(232u32.to_le_bytes());
+        old.resize(64, 7);
+        assert_eq!(scanned(&old).content.unwrap().text, None);
+        assert_eq!(scanned(b"ftrt").content.unwrap().text, None);
+    }
+}
