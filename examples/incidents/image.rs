@@ -92,8 +92,8 @@ pub(crate) fn facts(record: &Image, host: &Host, catalog: &Catalog) -> ImageFact
 /// `12.4` of `nvidia/cuda:12.4.1-base` and of `nvidia/cuda 13.2`.
 fn cuda_of_base(base: &str) -> Option<&str> {
     let rest = base.strip_prefix("nvidia/cuda")?.trim_start_matches([':', ' ']);
-    let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-    (end > 0).then(|| &rest[..end]).or(Some(rest)).filter(|v| !v.is_empty())
+    let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+    (end > 0).then(|| &rest[..end])
 }
 
 impl Builder<'_> {
@@ -637,11 +637,10 @@ impl Builder<'_> {
     }
 
     fn finish(mut self, arm: bool) -> ImageFacts {
-        for (number, entry) in self.record.ldconf.iter().enumerate() {
-            if let Some((_, dir)) = entry.split_once("-> ") {
-                self.conf.insert(number, dir.trim().to_owned());
-            }
-        }
+        // What the record names comes before what the packages of the toolkit add.
+        let named =
+            self.record.ldconf.iter().filter_map(|entry| Some(entry.split_once("-> ")?.1.trim().to_owned()));
+        self.conf = named.chain(std::mem::take(&mut self.conf)).collect();
         self.files.push(text("/etc/ld.so.conf", &self.conf.join("\n")));
         self.files.sort_by(|a, b| a.place.path.cmp(&b.place.path));
         self.links.sort();

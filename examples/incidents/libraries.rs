@@ -11,7 +11,7 @@ pub(crate) fn sonames(component: &str, version: Option<&Version>, cuda: u64) -> 
     match component {
         "cuda" => {
             let mut all = vec![cudart(version, cuda), of("libcublas", cuda), of("libcublasLt", cuda)];
-            all.push(of("libcufft", if cuda == 10 { 10 } else { cuda - 1 }));
+            all.push(of("libcufft", if cuda == 10 { 10 } else { cuda.saturating_sub(1) }));
             all.extend([of("libcurand", 10), of("libcusolver", if cuda == 13 { 12 } else { cuda.min(11) })]);
             all.push(of("libcusparse", cuda.min(12)));
             all.push(if cuda == 11 { "libnvrtc.so.11.2".to_owned() } else { of("libnvrtc", cuda) });

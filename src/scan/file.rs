@@ -276,7 +276,10 @@ mod tests {
         assert_eq!(content.kind, Some(FileKind::Engine));
         assert_eq!(content.text.as_deref(), Some("tensorrt 10.3.0.26\nserialization 239\n"));
         let rows = content.device_code.unwrap().rows;
-        assert_eq!(rows.iter().map(|r| (r.place, r.image.kind)).collect::<Vec<_>>(), [(CodePlace::Cubin, CodeKind::Sass)]);
+        assert_eq!(
+            rows.iter().map(|r| (r.place, r.image.kind)).collect::<Vec<_>>(),
+            [(CodePlace::Cubin, CodeKind::Sass)]
+        );
     }
 
     #[test]
