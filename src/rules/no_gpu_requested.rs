@@ -59,7 +59,7 @@ fn request(case: &Case<'_>) -> Option<Finding> {
     let only_image = case.host.gpu_request == Some(GpuRequest::Image);
     let finding = |outcome, level, message: String| {
         let detail =
-            value.map_or_else(|| format!("the image does not set {NAME}"), |v| format!("it sets {NAME}={v}"));
+            value.map_or_else(|| format!("it does not set {NAME}"), |v| format!("it sets {NAME}={v}"));
         Finding::new(ID, outcome, message, about_image(case, detail))
             .level(level)
             .headline("the image asks for no GPU")

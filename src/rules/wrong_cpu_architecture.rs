@@ -51,8 +51,14 @@ fn libraries_against_image(case: &Case<'_>) -> Option<Finding> {
 }
 
 fn image_against_host(case: &Case<'_>) -> Option<Finding> {
-    let gpu = case.gpu?;
-    let host = gpu.host_arch?;
+    // What the target states, else what hosts of the GPU are.
+    let (host, hosts) = match (&case.host.arch, case.gpu) {
+        (Some(arch), _) => (arch.as_str(), "this host is".to_owned()),
+        (None, gpu) => {
+            let gpu = gpu?;
+            (gpu.host_arch?, format!("hosts with {} are", gpu.describe()))
+        }
+    };
     let platform = &case.inventory.facts.image.platform;
     let (image, evidence) = if platform.architecture.is_empty() {
         let (file, machine) = cuda_files(case).next().filter(|_| cuda_files(case).all(|(_, m)| m != host))?;
@@ -63,10 +69,10 @@ fn image_against_host(case: &Case<'_>) -> Option<Finding> {
         (platform.architecture.clone(), about_image(case, detail))
     };
     if image == host {
-        let message = format!("the image is for {host}, as hosts with {} are", gpu.describe());
+        let message = format!("the image is for {host}, as {hosts}");
         return Some(Finding::new(ID, Outcome::Holds, message, evidence));
     }
-    let message = format!("the image is for {image}; hosts with {} are {host}", gpu.describe());
+    let message = format!("the image is for {image}; {hosts} {host}");
     let error = RuntimeError { code: None, name: None, text: "exec format error".to_owned() };
     Some(
         Finding::new(ID, Outcome::Breaks, message, evidence)
