@@ -75,6 +75,9 @@ fn facts(row: &toml::Value, requires: &BTreeMap<String, String>) -> ImageFacts {
     let mut cache = file("/etc/ld.so.cache", FileKind::Text);
     cache.text = Some(String::new());
     files.push(cache);
+    let mut loader_conf = file("/etc/ld.so.conf", FileKind::Text);
+    loader_conf.text = Some("include /etc/ld.so.conf.d/*.conf\n".to_owned());
+    files.push(loader_conf);
     let mut links = Vec::new();
     for entry in list(row, "files") {
         let path = text(entry, "path");
@@ -223,4 +226,24 @@ fn published_configurations_refuse_the_hosts_that_they_really_refuse() {
         let is_refused = said.contains(&"error requirement-not-met".to_owned());
         assert_eq!(is_refused, refused, "{id} on {driver} with {gpu}: {said:?}");
     }
+}
+
+/// The record lists no library below the directory that its /etc/ld.so.conf.d names; with one there, every newer driver meets it.
+#[test]
+fn a_compat_directory_in_the_loaders_configuration_is_said_once_a_library_stands_in_it() {
+    let catalog = Catalog::built_in().unwrap();
+    let mut facts = images()["vllm-compat-in-ldconf"].clone();
+    let conf = |f: &&FileFacts| f.place.path.as_str().starts_with("/etc/ld.so.conf.d/");
+    let text = facts.files.iter().find(conf).and_then(|f| f.text.clone()).unwrap();
+    let dir = text.lines().find(|l| l.contains("compat")).unwrap().trim().trim_end_matches('/').to_owned();
+    facts.files.push(library(&format!("{dir}/libcuda.so.550.54.15")));
+    facts.files.sort_by(|a, b| a.place.path.cmp(&b.place.path));
+    let said = |driver: &str| said(&facts, driver, "a100", &catalog);
+    assert!(
+        said("615.71.09").contains(&"warning compat-older-than-driver".to_owned()),
+        "{:?}",
+        said("615.71.09")
+    );
+    let of_rule = |s: &String| s.ends_with("compat-older-than-driver");
+    assert!(!said("550.54.15").iter().any(of_rule) && !said("535.183.01").iter().any(of_rule));
 }

@@ -197,7 +197,7 @@ pub(super) struct TargetArgs {
     #[arg(long, value_name = "FILE", env = "CUDALINT_TARGETS", conflicts_with_all = ["host_driver", "host_cuda", "gpu", "container_toolkit", "runtime_mode", "brand"])]
     pub(super) targets: Option<PathBuf>,
     /// Only this profile of --targets; repeatable
-    #[arg(long, value_name = "NAME", value_delimiter = ',', env = "CUDALINT_TARGET", requires = "targets")]
+    #[arg(long, value_name = "NAME", env = "CUDALINT_TARGET", requires = "targets")]
     pub(super) target: Vec<String>,
     /// Directory whose TOML files are laid over the built-in catalog
     #[arg(long, value_name = "DIR", env = "CUDALINT_CATALOG")]

@@ -130,6 +130,9 @@ fn targets(args: &TargetArgs, catalog: &Catalog) -> Result<Vec<Target>, Error> {
     let gpus: Result<Vec<_>, _> = args.gpu.iter().map(|g| target::resolve_gpu(g, catalog)).collect();
     let toolkit = args.container_toolkit.as_deref().map(profile::toolkit_version).transpose();
     let mode = args.runtime_mode.as_deref().map(profile::RuntimeMode::parse).transpose();
+    if let Some(brand) = &args.brand {
+        profile::Brand::check_nvml(brand).map_err(usage)?;
+    }
     let host = Host {
         container_toolkit: toolkit.map_err(usage)?,
         runtime_mode: mode.map_err(usage)?,

@@ -111,7 +111,9 @@ fn reach(facts: &ImageFacts, loader: &Loader, dir: &ImagePath) -> Reach {
     }
     let config = &facts.image.config;
     if dir.file_name() == "lib.real" {
-        let starts = config.entrypoint.iter().any(|e| e.ends_with(ENTRY_POINT));
+        // Also as a part of a shell's command line, and as the command where there is no entry point.
+        let mut started = config.entrypoint.iter().chain(&config.cmd);
+        let starts = started.any(|e| e.split_whitespace().any(|word| word.ends_with(ENTRY_POINT)));
         return if starts { Reach::EntryPoint } else { Reach::LostEntryPoint };
     }
     let orin = dir.file_name() == "compat-orin";

@@ -87,7 +87,7 @@ fn compat_use(case: &Case, driver: &Driver, library: &CompatLibrary) -> CompatUs
     let newer_build = host == package
         && driver.is_exact()
         && library.driver > driver.version
-        && matches!(loaded, Loaded::Yes(_));
+        && takes_builds_of_the_branch(case, library);
     if host >= package && !newer_build {
         return CompatUse::NotNeeded;
     }
@@ -98,10 +98,14 @@ fn compat_use(case: &Case, driver: &Driver, library: &CompatLibrary) -> CompatUs
         true => CompatUse::Usable { sure: false },
         false => base_is_supported(case, host, library),
     };
-    let works = match base {
-        CompatUse::Usable { .. } => on_gpu(case, package, base),
-        other => other,
+    // A GPU that no compat package serves decides, whatever the base is.
+    let of_gpu = on_gpu(case, package, CompatUse::Usable { sure: true });
+    let gpu_decides = match &of_gpu {
+        CompatUse::Usable { .. } => false,
+        CompatUse::Unusable { sure: true, .. } => true,
+        _ => matches!(base, CompatUse::Usable { .. }),
     };
+    let works = if gpu_decides { of_gpu } else { base };
     match (works, loaded) {
         (CompatUse::Unusable { why, sure: true, .. }, Loaded::IfItWorks) => CompatUse::Unused {
             why: format!("the entry point of the image leaves it out where it does not work: {why}"),
@@ -126,21 +130,31 @@ fn undecided(case: &Case, library: &CompatLibrary, missing: String) -> CompatUse
     }
 }
 
+/// The container stack goes by branches, until it reads the note (1.20); search paths of the image ask nothing.
+fn takes_builds_of_the_branch(case: &Case, library: &CompatLibrary) -> bool {
+    let reads_note = case.host.container_toolkit.as_ref().is_some_and(reads_note) && library.note.is_some();
+    library.forced().is_some() || case.host.cuda_compat == Some(true) || reads_note
+}
+
+/// Whether the hook of this container toolkit goes by the note of a compat library on desktops and servers (on Jetson modules
+/// it did so earlier).
+fn reads_note(toolkit: &Version) -> bool {
+    *toolkit >= Version::of(1, 20)
+}
+
 /// Whether compat packages serve the GPU.
-fn on_gpu(case: &Case, package: u32, base: CompatUse) -> CompatUse {
+fn on_gpu(case: &Case, package: u32, served: CompatUse) -> CompatUse {
     if case.host.kind == Some(Kind::Vgpu) {
         let missing = "whether forward compatibility works on this vGPU (NVIDIA does not promise it)";
         return CompatUse::Unknown { missing: missing.to_owned() };
     }
     let no_data_center = |what: String| CompatUse::Unusable { why: what, code: 804, sure: true };
     match case.gpu {
-        None if case.host.kind == Some(Kind::GeForce) => {
-            no_data_center("GeForce GPUs are no data center GPUs".to_owned())
-        }
+        None if case.host.is_geforce() => no_data_center("GeForce GPUs are no data center GPUs".to_owned()),
         Some(gpu) if gpu.forward_compat == Some(false) => {
             no_data_center(format!("{} is no data center GPU", gpu.describe()))
         }
-        Some(gpu) if gpu.forward_compat.is_none() && case.host.kind == Some(Kind::GeForce) => {
+        Some(gpu) if gpu.forward_compat.is_none() && case.host.is_geforce() => {
             no_data_center(format!("{} on a GeForce host is no data center GPU", gpu.describe()))
         }
         Some(gpu) if gpu.forward_compat.is_none() && case.host.kind != Some(Kind::DataCenter) => {
@@ -154,7 +168,7 @@ fn on_gpu(case: &Case, package: u32, base: CompatUse) -> CompatUse {
             code: 803,
             sure: false,
         },
-        _ => base,
+        _ => served,
     }
 }
 
@@ -238,8 +252,7 @@ fn by_container_stack(case: &Case, library: &CompatLibrary) -> Loaded {
     let Some(toolkit) = &case.host.container_toolkit else {
         return Loaded::NotKnown("the container toolkit of the host".to_owned());
     };
-    let jetson = case.gpu.is_some_and(|g| g.tegra);
-    let mode = case.host.mode(jetson).map(|(mode, _)| mode);
+    let mode = case.mode().map(|(mode, _)| mode);
     let below = |text: &str| Version::parse(text).is_some_and(|v| *toolkit < v);
     let yes = || Loaded::Yes(format!("container toolkit {toolkit}"));
     let no = |why: &str| Loaded::No(format!("container toolkit {toolkit} {why}"));
@@ -260,7 +273,7 @@ fn by_container_stack(case: &Case, library: &CompatLibrary) -> Loaded {
         Some(RuntimeMode::Cdi) if below("1.18.1") && !has_loader_cache(case) => {
             no("needs an /etc/ld.so.cache in the image for it")
         }
-        _ if !below("1.19") && library.note.as_ref().is_some_and(|n| !listed(n)) => {
+        _ if reads_note(toolkit) && library.note.as_ref().is_some_and(|n| !listed(n)) => {
             no("leaves it out, since its note does not list the host's branch")
         }
         _ => yes(),

@@ -1,16 +1,16 @@
 //! The image puts its compat directory on the loader's path, and the host driver is newer: the old libcuda is loaded.
 
-use super::{Case, Rule, breaks_if};
+use super::{Case, Rule, Scope, breaks_if};
 use crate::inventory::compat::{CompatLibrary, Reach};
 use crate::report::{Evidence, Finding, Outcome, RuleId};
-use crate::target::profile::{Kind, RuntimeMode};
+use crate::target::profile::RuntimeMode;
 use std::cmp::Ordering;
 
 const ID: RuleId = RuleId { code: "CUL501", name: "compat-older-than-driver" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the image's search path makes a compat libcuda win that is older than the host driver",
-    image_only: false,
+    scope: Scope::Target,
     judge,
 };
 
@@ -22,9 +22,8 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let older_build = |library: &CompatLibrary, driver: &crate::target::Driver| {
         driver.is_exact() && library.driver.is_some() && driver.version > library.driver
     };
-    let no_data_center =
-        case.gpu.is_some_and(|g| g.forward_compat == Some(false)) || case.host.kind == Some(Kind::GeForce);
-    let legacy = matches!(case.host.mode(false), Some((RuntimeMode::Legacy, _)));
+    let no_data_center = case.gpu.is_some_and(|g| g.forward_compat == Some(false)) || case.host.is_geforce();
+    let legacy = matches!(case.mode(), Some((RuntimeMode::Legacy, _)));
     let stack = "/usr/local/cuda/compat".to_owned();
     for library in &case.inventory.compat {
         let Some(branch) = library.branch else { continue };

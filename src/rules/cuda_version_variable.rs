@@ -3,7 +3,8 @@
 use super::linking::says;
 use super::nvidia_require::{is_legacy_image, semantic_version};
 use super::reasoning::about_image;
-use super::{Case, Rule};
+use super::settings::clipped;
+use super::{Case, Rule, Scope};
 use crate::report::{Finding, Level, Outcome, RuleId};
 use crate::target::profile::RuntimeMode;
 
@@ -11,7 +12,7 @@ const ID: RuleId = RuleId { code: "CUL506", name: "cuda-version-variable" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "CUDA_VERSION alone makes the container runtime treat the image as one of nvidia-docker 1",
-    image_only: true,
+    scope: Scope::Image,
     judge,
 };
 
@@ -20,12 +21,14 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let (true, Some(value)) = (is_legacy_image(config), config.env("CUDA_VERSION")) else {
         return Vec::new();
     };
+    let clear = semantic_version(value);
+    let value = clipped(value);
     let evidence = about_image(case, format!("it sets CUDA_VERSION={value} and no NVIDIA_REQUIRE_CUDA"));
     let finding = |outcome, message: String| {
         Finding::new(ID, outcome, message, evidence.clone()).component("cuda_version")
     };
-    let mode = case.host.mode(false).map(|(mode, _)| mode);
-    vec![match semantic_version(value) {
+    let mode = case.mode().map(|(mode, _)| mode);
+    vec![match clear {
         None => {
             let message = format!(
                 "CUDA_VERSION={value} is no version that the container runtime reads: in legacy mode the container does not start"

@@ -2,14 +2,14 @@
 
 use super::cudnn::{Set, sets};
 use super::linking::{at, says};
-use super::{Case, Rule, breaks_if};
+use super::{Case, Rule, Scope, breaks_if};
 use crate::report::{Finding, Outcome, RuleId};
 use crate::target::Gpu;
 use crate::version::ComputeCapability;
 
 const ID: RuleId = RuleId { code: "CUL315", name: "cudnn-without-gpu" };
 pub(super) const RULE: Rule =
-    Rule { id: ID, summary: "the cuDNN release has no kernels for the GPU", image_only: false, judge };
+    Rule { id: ID, summary: "the cuDNN release has no kernels for the GPU", scope: Scope::Target, judge };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let Some(gpu) = case.gpu else { return Vec::new() };

@@ -2,8 +2,8 @@
 
 use super::linking::{cannot_open, is_toolkit_extra};
 use super::reasoning::limited;
-use super::settings::{capabilities, is_gpu_container};
-use super::{Case, Rule};
+use super::settings::{capabilities, clipped, is_gpu_container};
+use super::{Case, Rule, Scope};
 use crate::catalog::{CapabilityRow, library_stem};
 use crate::facts::FileFacts;
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
@@ -13,12 +13,12 @@ const ID: RuleId = RuleId { code: "CUL508", name: "driver-capability-missing" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "NVIDIA_DRIVER_CAPABILITIES leaves out a part of the driver that the image uses",
-    image_only: true,
+    scope: Scope::Image,
     judge,
 };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
-    let mode = case.host.mode(false).map(|(mode, _)| mode);
+    let mode = case.mode().map(|(mode, _)| mode);
     // CDI brings every library of the driver, whatever the variable says.
     if !case.inventory.uses_gpu() || !is_gpu_container(case) || mode == Some(RuntimeMode::Cdi) {
         return Vec::new();
@@ -48,7 +48,7 @@ fn missing(case: &Case<'_>, row: &CapabilityRow, mode: Option<RuntimeMode>) -> O
     let value = case.inventory.facts.image.config.env("NVIDIA_DRIVER_CAPABILITIES").filter(|v| !v.is_empty());
     let said = value.map_or_else(
         || format!("the default of NVIDIA_DRIVER_CAPABILITIES ({})", capabilities(case).join(",")),
-        |v| format!("NVIDIA_DRIVER_CAPABILITIES={v}"),
+        |v| format!("NVIDIA_DRIVER_CAPABILITIES={}", clipped(v)),
     );
     let uses = if needed.is_empty() { &opened } else { &needed };
     // Without libcuda nothing works; the runtime itself opens it.
@@ -78,7 +78,8 @@ fn missing(case: &Case<'_>, row: &CapabilityRow, mode: Option<RuntimeMode>) -> O
         _ => (Outcome::Holds, Level::Note),
     };
     // One line for all that is missing, so that two findings do not contradict each other.
-    let mut words = capabilities(case);
+    let known = |w: &String| case.catalog.capabilities.iter().any(|c| c.id == *w);
+    let mut words: Vec<String> = capabilities(case).into_iter().filter(known).collect();
     words.extend(all_missing(case).map(|c| c.id.clone()));
     let error = match all && !case.inventory.runtimes.is_empty() {
         true => case.error(35),

@@ -2,7 +2,7 @@
 
 use super::linking::{and, at, is_toolkit_extra, says};
 use super::reasoning::limited;
-use super::{Case, Rule, breaks_if};
+use super::{Case, Rule, Scope, breaks_if};
 use crate::facts::FileFacts;
 use crate::inventory::compat::is_compat_path;
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
@@ -10,8 +10,12 @@ use crate::target::profile::{Kind, RuntimeMode};
 use crate::version::Version;
 
 const ID: RuleId = RuleId { code: "CUL503", name: "driver-library-in-image" };
-pub(super) const RULE: Rule =
-    Rule { id: ID, summary: "libraries of a driver are baked into the image", image_only: true, judge };
+pub(super) const RULE: Rule = Rule {
+    id: ID,
+    summary: "libraries of a driver are baked into the image",
+    scope: Scope::ImageOrTarget,
+    judge,
+};
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let baked: Vec<&FileFacts> = case.inventory.facts.files.iter().filter(|f| is_baked(f)).collect();
@@ -39,7 +43,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     vec![match host {
         // ldconfig, which the runtime runs, leads libcuda.so.1 to the highest number of a directory.
         Some((host, _)) if wins(case, &baked) => {
-            let outcome = match case.host.mode(false) {
+            let outcome = match case.mode() {
                 // In CDI mode the host's files may stand in another directory, which is searched first.
                 Some((RuntimeMode::Cdi, _)) => Outcome::Unknown,
                 _ => breaks_if(case.driver_is_sure()),

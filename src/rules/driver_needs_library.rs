@@ -1,7 +1,7 @@
 //! What the injected libcuda needs from the image's C library is not there.
 
 use super::linking::{at, cannot_open, says};
-use super::{Case, Rule, breaks_if};
+use super::{Case, Rule, Scope, breaks_if};
 use crate::catalog::DriverNeed;
 use crate::facts::FileFacts;
 use crate::inventory::loader::Libc;
@@ -12,7 +12,7 @@ const ID: RuleId = RuleId { code: "CUL516", name: "driver-needs-library" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the image lacks a part of the C library that the driver's libcuda needs",
-    image_only: false,
+    scope: Scope::Target,
     judge,
 };
 
@@ -75,18 +75,16 @@ fn old_glibc(case: &Case<'_>, needs: &DriverNeed, libc: &FileFacts) -> Option<Fi
     let versions = provided.iter().filter_map(|v| Version::parse(v.strip_prefix("GLIBC_")?));
     let have = versions.max().filter(|v| *v < needs.glibc)?;
     let driver = case.driver.map(crate::target::Driver::describe).unwrap_or_default();
+    // What an older branch is measured to need, a newer one does not need less.
+    let measured = |n: &&DriverNeed| n.branch_from <= needs.branch_from && !n.status.is_inferred();
+    let sure = case.catalog.driver_needs.iter().filter(measured).any(|n| have < n.glibc);
     let message = format!("libcuda of {driver} needs glibc {}; the image has {have}", needs.glibc);
     let text = format!("libc.so.6: version `GLIBC_{}' not found (required by libcuda.so.1)", needs.glibc);
     Some(
-        Finding::new(
-            ID,
-            breaks_if(!needs.status.is_inferred()),
-            message,
-            vec![at(libc, format!("glibc {have}"))],
-        )
-        .headline("glibc older than the driver needs")
-        .component("libc")
-        .error(says(text))
-        .remedy("use a base image of a newer distribution release"),
+        Finding::new(ID, breaks_if(sure), message, vec![at(libc, format!("glibc {have}"))])
+            .headline("glibc older than the driver needs")
+            .component("libc")
+            .error(says(text))
+            .remedy("use a base image of a newer distribution release"),
     )
 }

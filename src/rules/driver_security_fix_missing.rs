@@ -1,19 +1,24 @@
 //! The host driver is older than the release of its branch that mends known vulnerabilities.
 
 use super::reasoning::about_image;
-use super::{Case, Rule};
+use super::{Case, Rule, Scope};
 use crate::report::{Finding, Level, Outcome, RuleId};
+use crate::target::profile::Kind;
 
 const ID: RuleId = RuleId { code: "CUL603", name: "driver-security-fix-missing" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the host driver lacks a security fix of its branch, or its branch gets none any more",
-    image_only: false,
+    scope: Scope::Target,
     judge,
 };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
-    let Some(driver) = case.driver.filter(|d| d.is_exact() && !d.known.tegra) else { return Vec::new() };
+    // The number of a Windows driver is not that of the Linux branch that it counts as.
+    let wsl = case.host.kind == Some(Kind::Wsl);
+    let Some(driver) = case.driver.filter(|d| d.is_exact() && !d.known.tegra && !wsl) else {
+        return Vec::new();
+    };
     let (Some(branch), Some(version)) = (driver.branch(), &driver.version) else { return Vec::new() };
     let Some(fix) = case.catalog.driver_fixes.iter().find(|f| f.branch == branch) else { return Vec::new() };
     let evidence = about_image(case, "nothing; this is about the host".to_owned());

@@ -2,7 +2,7 @@
 
 use super::compat::{CompatUse, Loaded, compat, lifts, loaded};
 use super::reasoning::{Fit, fit, judge_code, releases};
-use super::{Case, Rule};
+use super::{Case, Rule, Scope};
 use crate::inventory::compat::CompatLibrary;
 use crate::inventory::gpu_code::Reach;
 use crate::report::{Evidence, Finding, How, Level, Outcome, RuleId};
@@ -11,7 +11,7 @@ const ID: RuleId = RuleId { code: "CUL104", name: "forward-compatibility" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the image runs by its forward-compatibility package, with its limits",
-    image_only: false,
+    scope: Scope::Target,
     judge,
 };
 

@@ -2,7 +2,7 @@
 
 use super::compat::{CompatUse, Loaded, compat, lifts, loaded};
 use super::reasoning::{Fit, fit, releases, runtime_evidence};
-use super::{Case, Rule, breaks_if};
+use super::{Case, Rule, Scope, breaks_if};
 use crate::inventory::RuntimeVersion;
 use crate::inventory::requirements::minimum;
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
@@ -11,7 +11,7 @@ const ID: RuleId = RuleId { code: "CUL105", name: "forward-compatibility-unusabl
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the compat package in the image cannot be used on this host",
-    image_only: false,
+    scope: Scope::Target,
     judge,
 };
 

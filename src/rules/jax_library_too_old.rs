@@ -2,15 +2,19 @@
 
 use super::linking::{at_place, says};
 use super::requirements::Requirement;
-use super::{Case, Rule};
+use super::{Case, Rule, Scope};
 use crate::facts::{Package, PackageOrigin};
 use crate::inventory::frameworks::Framework;
 use crate::report::{Finding, How, Outcome, RuleId};
 use crate::version::Version;
 
 const ID: RuleId = RuleId { code: "CUL323", name: "jax-library-too-old" };
-pub(super) const RULE: Rule =
-    Rule { id: ID, summary: "a CUDA library is older than the JAX plugin accepts", image_only: true, judge };
+pub(super) const RULE: Rule = Rule {
+    id: ID,
+    summary: "a CUDA library is older than the JAX plugin accepts",
+    scope: Scope::Image,
+    judge,
+};
 
 /// What JAX itself compares at start, by wheel: name in its message, lowest version (jax_plugins/xla_cuda12, 0.6.1 to
 /// 0.12). Its comparison for cuDNN and cuFFT never fails, so they are not here.

@@ -1,7 +1,7 @@
 //! Variables of the image that change how the driver takes GPU code: compile everything, compile nothing, load all at once.
 
 use super::reasoning::{Weight, about_image, judge_code, ptx_limit};
-use super::{Case, Rule};
+use super::{Case, Rule, Scope};
 use crate::facts::CodeKind;
 use crate::inventory::gpu_code::{CodeFile, Reach, coverage};
 use crate::report::{Evidence, Finding, How, Level, Outcome, RuleId};
@@ -11,7 +11,7 @@ const ID: RuleId = RuleId { code: "CUL511", name: "jit-setting" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "a variable of the image changes how the driver loads or compiles GPU code",
-    image_only: true,
+    scope: Scope::ImageOrTarget,
     judge,
 };
 

@@ -3,7 +3,7 @@
 use super::compat::has_loader_cache;
 use super::linking::cannot_open;
 use super::reasoning::about_image;
-use super::{Case, Rule};
+use super::{Case, Rule, Scope};
 use crate::inventory::loader::Libc;
 use crate::report::{Finding, Level, Outcome, RuleId};
 use crate::target::profile::RuntimeMode;
@@ -13,7 +13,7 @@ const ID: RuleId = RuleId { code: "CUL515", name: "loader-cache-missing" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the image has no ld.so.cache, by which containers in CDI mode find the driver",
-    image_only: false,
+    scope: Scope::Target,
     judge,
 };
 
@@ -22,8 +22,7 @@ const MAKES_CACHE: &str = "1.18.0";
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let loader = &case.inventory.processes.loader;
-    let jetson = case.gpu.is_some_and(|g| g.tegra);
-    let cdi = matches!(case.host.mode(jetson), Some((RuntimeMode::Cdi, _)));
+    let cdi = matches!(case.mode(), Some((RuntimeMode::Cdi, _)));
     let old =
         case.host.container_toolkit.as_ref().filter(|v| Version::parse(MAKES_CACHE).is_some_and(|m| **v < m));
     let single = case.inventory.facts.is_single_file();

@@ -2,7 +2,7 @@
 
 use super::linking::at;
 use super::reasoning::about_image;
-use super::{Case, Rule};
+use super::{Case, Rule, Scope};
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
 use crate::target::profile::RuntimeMode;
 use crate::version::Version;
@@ -11,7 +11,7 @@ const ID: RuleId = RuleId { code: "CUL601", name: "loader-variable-in-image" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the image sets LD_PRELOAD or LD_AUDIT, the trigger of CVE-2025-23266",
-    image_only: true,
+    scope: Scope::Image,
     judge,
 };
 
@@ -36,7 +36,7 @@ fn finding(case: &Case<'_>, name: &str, value: &str) -> Finding {
     let toolkit = case.host.container_toolkit.as_ref();
     let below = |v: &Version, text: &str| Version::parse(text).is_some_and(|limit| *v < limit);
     // Before 1.17.5 only the hooks of CDI mode take over the image's environment.
-    let legacy = matches!(case.host.mode(false), Some((RuntimeMode::Legacy, _)));
+    let legacy = matches!(case.mode(), Some((RuntimeMode::Legacy, _)));
     let exposed = toolkit.map(|v| below(v, FIXED) && !(legacy && below(v, "1.17.5")));
     let level = match (exposed, suspicious) {
         (Some(true), _) | (None, true) => Level::Warning,

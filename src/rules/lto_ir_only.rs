@@ -1,7 +1,7 @@
 //! Only LTO-IR: it becomes machine code when a linker of the right release runs, and what links it is not known.
 
 use super::reasoning::{Weight, code_line, judge_code, limited};
-use super::{Case, Rule};
+use super::{Case, Rule, Scope};
 use crate::facts::CodeKind;
 use crate::inventory::gpu_code::{CodeGroup, GroupRole, Reach};
 use crate::report::{Finding, Outcome, RuleId};
@@ -10,7 +10,7 @@ const ID: RuleId = RuleId { code: "CUL207", name: "lto-ir-only" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "only LTO-IR: whether it runs depends on what links it at run time",
-    image_only: false,
+    scope: Scope::Target,
     judge,
 };
 

@@ -89,6 +89,7 @@ use crate::catalog::{Branch, Catalog};
 use crate::inventory::Inventory;
 use crate::report::build::Judged;
 use crate::report::{Finding, Outcome, RuleId, RuntimeError};
+use crate::target::profile::{Kind, RuntimeMode};
 use crate::target::{Driver, Gpu, Host, Target};
 
 /// What a rule may look at.
@@ -105,9 +106,19 @@ pub struct Rule {
     pub id: RuleId,
     /// One line for `cudalint rules`.
     pub summary: &'static str,
-    /// Needs no driver to speak; what it says does not hang on one.
-    pub image_only: bool,
+    pub scope: Scope,
     judge: fn(&Case<'_>) -> Vec<Finding>,
+}
+
+/// What a rule looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The image; no driver changes what it says.
+    Image,
+    /// The image, and the driver where there is one.
+    ImageOrTarget,
+    /// Needs a target to speak.
+    Target,
 }
 
 /// Every rule, in report order.
@@ -210,7 +221,7 @@ pub fn judge(inventory: &Inventory, target: &Target, catalog: &Catalog) -> Vec<J
 /// Judges the image without any target: its inner consistency.
 pub fn judge_alone(inventory: &Inventory, catalog: &Catalog) -> Vec<Finding> {
     let case = Case { inventory, driver: None, gpu: None, host: &Host::default(), catalog };
-    RULES.iter().filter(|r| r.image_only).flat_map(|r| (r.judge)(&case)).collect()
+    RULES.iter().filter(|r| r.scope != Scope::Target).flat_map(|r| (r.judge)(&case)).collect()
 }
 
 /// Several findings may each ask for a newer driver; only the newest of them mends all, so that one is named.
@@ -221,7 +232,7 @@ fn one_update(findings: &mut [Finding], case: &Case<'_>) {
         return;
     }
     let gpus: Vec<&Gpu> = case.gpu.into_iter().collect();
-    let Some(lowest) = lowest(case.inventory, &gpus, case.host, case.catalog) else { return };
+    let Some((_, lowest)) = lowest(case.inventory, &gpus, case.host, case.catalog) else { return };
     for finding in findings.iter_mut().filter(|f| asks(f)) {
         for remedy in finding.remedies.iter_mut().filter(|r| r.starts_with(UPDATE)) {
             *remedy = format!("{UPDATE}{lowest} or newer");
@@ -229,27 +240,36 @@ fn one_update(findings: &mut [Finding], case: &Case<'_>) {
     }
 }
 
-/// The lowest driver from which on no GPU of the targets meets a breaking or undecided check: the documented minimum where
-/// that branch does, else the branch.
+/// The lowest driver on which every target has its work done, with its own GPUs and container stack; `None` where one of
+/// them has none.
 pub fn lowest_driver(inventory: &Inventory, targets: &[Target], catalog: &Catalog) -> Option<String> {
-    let mut gpus: Vec<&Gpu> = targets.iter().flat_map(|t| &t.gpus).collect();
-    gpus.dedup();
-    let hosts: Vec<&Host> = targets.iter().map(|t| &t.host).collect();
-    let alike = hosts.windows(2).all(|pair| matches!(pair, [a, b] if a == b));
     let unknown = Host::default();
-    let host = hosts.first().copied().filter(|_| alike).unwrap_or(&unknown);
-    lowest(inventory, &gpus, host, catalog)
+    let mut asked: Vec<(Vec<&Gpu>, &Host)> = Vec::new();
+    for target in targets {
+        let one = (target.gpus.iter().collect(), &target.host);
+        if !asked.contains(&one) {
+            asked.push(one);
+        }
+    }
+    if asked.is_empty() {
+        asked.push((Vec::new(), &unknown));
+    }
+    let each: Option<Vec<(u32, String)>> =
+        asked.iter().map(|(gpus, host)| lowest(inventory, gpus, host, catalog)).collect();
+    each?.into_iter().max().map(|(_, text)| text)
 }
 
-fn lowest(inventory: &Inventory, gpus: &[&Gpu], host: &Host, catalog: &Catalog) -> Option<String> {
+/// The lowest branch from which on none of the GPUs meets a breaking or undecided check, as text: the documented minimum where
+/// that is of the branch.
+fn lowest(inventory: &Inventory, gpus: &[&Gpu], host: &Host, catalog: &Catalog) -> Option<(u32, String)> {
     if inventory.runtimes.is_empty() && inventory.code.is_empty() {
         return None;
     }
     let minimum = inventory.requirements.min_driver.as_ref();
-    let decided = |driver: Option<&Driver>, image_only: bool| {
+    let decided = |driver: Option<&Driver>, of_image: bool| {
         let one = |gpu: Option<&Gpu>| {
             let case = Case { inventory, driver, gpu, host, catalog };
-            let rules = RULES.iter().filter(|r| r.image_only == image_only);
+            let rules = RULES.iter().filter(|r| (r.scope == Scope::Image) == of_image);
             rules.flat_map(|r| (r.judge)(&case)).all(|f| f.outcome < Outcome::Unknown)
         };
         if gpus.is_empty() { one(None) } else { gpus.iter().all(|g| one(Some(g))) }
@@ -258,13 +278,15 @@ fn lowest(inventory: &Inventory, gpus: &[&Gpu], host: &Host, catalog: &Catalog) 
     if !decided(None, true) {
         return None;
     }
-    let works = |driver: &Driver| decided(Some(driver), false);
-    let works = |b: &&Branch| Driver::parse(&b.branch.to_string(), catalog).is_ok_and(|d| works(&d));
+    let works = |b: &&Branch| {
+        Driver::parse(&b.branch.to_string(), catalog).is_ok_and(|driver| decided(Some(&driver), false))
+    };
     // Requirements may let single old branches pass: "or newer" must hold, so the last unbroken run counts.
     let mut newest_first = catalog.branches.iter().rev().skip_while(|b| !works(b));
     let branch = newest_first.by_ref().take_while(works).last()?;
     let documented = minimum.filter(|m| m.major() == u64::from(branch.branch));
-    Some(documented.map_or_else(|| format!("branch {}", branch.branch), ToString::to_string))
+    let text = documented.map_or_else(|| format!("branch {}", branch.branch), ToString::to_string);
+    Some((branch.branch, text))
 }
 
 /// `Breaks` where the facts behind it are measured or documented, `Unknown` where they are only inferred.
@@ -273,11 +295,22 @@ fn breaks_if(facts_are_sure: bool) -> Outcome {
 }
 
 impl Case<'_> {
+    /// A Jetson, by GPU, driver or what the target says.
+    fn is_jetson(&self) -> bool {
+        let by_driver = self.driver.is_some_and(|d| d.known.tegra);
+        by_driver || self.gpu.is_some_and(|g| g.tegra) || self.host.kind == Some(Kind::Tegra)
+    }
+
+    /// The container runtime's mode, and whether it is derived.
+    fn mode(&self) -> Option<(RuntimeMode, bool)> {
+        self.host.mode(self.is_jetson())
+    }
+
     /// Whether what is known of the driver carries an error. The driver number that Jetson modules of the Thor
     /// generation print is not reliable; their CUDA version is.
     fn driver_is_sure(&self) -> bool {
         let desktop_number = |d: &Driver| !d.known.tegra && d.version.is_some();
-        self.driver.is_some_and(|d| d.known.sure && !(self.gpu.is_some_and(|g| g.tegra) && desktop_number(d)))
+        self.driver.is_some_and(|d| d.known.sure && !(self.is_jetson() && desktop_number(d)))
     }
 
     /// The error of a code, with the text of the runtime library.

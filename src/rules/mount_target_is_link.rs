@@ -3,7 +3,7 @@
 use super::linking::{and, at_place, says};
 use super::reasoning::limited;
 use super::settings::{capabilities, is_gpu_container};
-use super::{Case, Rule};
+use super::{Case, Rule, Scope};
 use crate::facts::Link;
 use crate::inventory::loader::Libc;
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
@@ -13,7 +13,7 @@ const ID: RuleId = RuleId { code: "CUL512", name: "mount-target-is-link" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "a symbolic link stands where the container runtime mounts a file of the driver",
-    image_only: true,
+    scope: Scope::ImageOrTarget,
     judge,
 };
 
@@ -25,7 +25,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     let links = facts.links.iter().filter(|l| !l.hard);
     let hit: Vec<&Link> = links.filter(|l| is_target(case, l.place.path.as_str())).collect();
     let Some(first) = hit.first() else { return Vec::new() };
-    let mode = case.host.mode(false).map(|(mode, _)| mode);
+    let mode = case.mode().map(|(mode, _)| mode);
     // The runtime follows a link to look whether the file is there already; only one that leads nowhere is sure to fail.
     let paths = &case.inventory.processes.loader.paths;
     let dangling = hit.iter().any(|l| paths.file(l.place.path.as_str()).is_none());

@@ -2,14 +2,14 @@
 
 use super::linking::{cannot_open, says};
 use super::reasoning::about_image;
-use super::settings::asks_for_gpu;
-use super::{Case, Rule};
+use super::settings::{asks_for_gpu, clipped};
+use super::{Case, Rule, Scope};
 use crate::report::{Finding, How, Level, Outcome, RuleId};
 use crate::target::profile::GpuRequest;
 
 const ID: RuleId = RuleId { code: "CUL509", name: "no-gpu-requested" };
 pub(super) const RULE: Rule =
-    Rule { id: ID, summary: "the image's settings give its software no GPU", image_only: true, judge };
+    Rule { id: ID, summary: "the image's settings give its software no GPU", scope: Scope::Image, judge };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     if !case.inventory.uses_gpu() {
@@ -56,10 +56,12 @@ fn hidden(case: &Case<'_>) -> Option<Finding> {
 fn request(case: &Case<'_>) -> Option<Finding> {
     const NAME: &str = "NVIDIA_VISIBLE_DEVICES";
     let value = case.inventory.facts.image.config.env(NAME);
+    let shown = value.map(clipped);
     let only_image = case.host.gpu_request == Some(GpuRequest::Image);
     let finding = |outcome, level, message: String| {
-        let detail =
-            value.map_or_else(|| format!("it does not set {NAME}"), |v| format!("it sets {NAME}={v}"));
+        let detail = shown
+            .as_ref()
+            .map_or_else(|| format!("it does not set {NAME}"), |v| format!("it sets {NAME}={v}"));
         Finding::new(ID, outcome, message, about_image(case, detail))
             .level(level)
             .headline("the image asks for no GPU")
@@ -74,14 +76,14 @@ fn request(case: &Case<'_>) -> Option<Finding> {
         return Some(finding(outcome, level, message).error(case.error(100)).remedy(set));
     }
     if asks_for_gpu(case) {
-        return pinned(case, value?, finding);
+        return pinned(value?, finding);
     }
     let (outcome, level) = match (only_image, value) {
         (true, _) => (Outcome::Breaks, Level::Error),
         (false, Some("void")) => (Outcome::Holds, Level::Warning),
         (false, _) => (Outcome::Holds, Level::Note),
     };
-    let how = match value {
+    let how = match &shown {
         Some(value) => format!("{NAME}=`{value}` asks for no GPU"),
         None => format!("the image does not set {NAME}"),
     };
@@ -92,17 +94,16 @@ fn request(case: &Case<'_>) -> Option<Finding> {
 }
 
 /// One GPU of one machine by its identifier.
-fn pinned(
-    _case: &Case<'_>,
-    value: &str,
-    finding: impl Fn(Outcome, Level, String) -> Finding,
-) -> Option<Finding> {
+fn pinned(value: &str, finding: impl Fn(Outcome, Level, String) -> Finding) -> Option<Finding> {
     let is_uuid = |part: &str| ["GPU-", "MIG-"].iter().any(|p| part.starts_with(p));
     value.split(',').any(is_uuid).then(|| {
-        let message = format!("NVIDIA_VISIBLE_DEVICES={value} names a GPU of one machine; on others the container does not start");
+        let message = format!(
+            "NVIDIA_VISIBLE_DEVICES={} names a GPU of one machine; on others the container does not start",
+            clipped(value)
+        );
         finding(Outcome::Holds, Level::Warning, message)
             .headline("one machine's GPU is named")
-            .error(says(format!("nvidia-container-cli: device error: {value}: unknown device")))
+            .error(says(format!("nvidia-container-cli: device error: {}: unknown device", clipped(value))))
             .remedy("ENV NVIDIA_VISIBLE_DEVICES=all, and choose the GPU when the container is started")
     })
 }

@@ -8,7 +8,9 @@
 //! ```
 //!
 //! Known from `src/cli/dsl.c` and `src/cli/configure.c` of libnvidia-container, and `internal/requirements` of
-//! nvidia-container-toolkit; the tests hold what that C code answered when it was compiled and run.
+//! nvidia-container-toolkit; the tests hold what that C code answered when it was compiled and run. Versions in the csv
+//! dialect are read as the toolkit's source after 1.20.0 reads them; its releases so far use another library for that, which
+//! differs on odd texts only.
 
 use crate::facts::Config;
 use crate::target::profile::Brand;
@@ -78,6 +80,11 @@ pub(super) enum Refusal {
 pub(super) fn is_legacy_image(config: &Config) -> bool {
     let set = |name: &str| config.env(name).is_some_and(|v| !v.is_empty());
     set("CUDA_VERSION") && !set("NVIDIA_REQUIRE_CUDA")
+}
+
+/// Whether an expression may ask for a brand: only then it matters which of several a GPU has.
+pub(super) fn mentions_brand(expression: &str) -> bool {
+    expression.to_ascii_lowercase().contains("brand")
 }
 
 /// Values that Go's `strconv.ParseBool` takes for true.
@@ -201,22 +208,19 @@ fn version_term(property: &Property<Version>, operator: &str, value: &str) -> An
 
 fn driver_term(property: &Property<DriverVersion>, operator: &str, value: &str) -> Answer {
     let driver = match property {
-        Property::Is(driver) => Property::Is(driver.version.clone()),
-        Property::Absent => Property::Absent,
-        Property::NotKnown => Property::NotKnown,
+        Property::Absent => return Answer::Satisfied,
+        Property::NotKnown => None,
+        Property::Is(driver) => Some(driver),
     };
-    let exact = match property {
-        Property::Is(driver) => driver.exact,
-        _ => true,
-    };
-    let of_lowest = version_term(&driver, operator, value);
-    let (false, Property::Is(branch)) = (exact, driver) else { return of_lowest };
-    // Every build of the branch lies between `535.1` and `535.999.99`; both ends must agree.
-    let end = |text: &str| {
-        let version = Version::parse(&format!("{}.{text}", branch.major()));
-        version.map_or(of_lowest, |v| version_term(&Property::Is(v), operator, value))
-    };
-    let (low, high) = (end("1"), end("9999.99"));
+    let Some(wanted) = numbers(value) else { return Answer::Invalid };
+    let Some(driver) = driver else { return Answer::NotKnown };
+    let of = |have: &[u64]| answer(compares(ordering(have, &wanted), operator));
+    if driver.exact {
+        return of(&numbers(driver.version.as_str()).unwrap_or_default());
+    }
+    // Every build of the branch lies between `535.1` and `535.9999.99`; both ends must agree.
+    let branch = driver.version.major();
+    let (low, high) = (of(&[branch, 1]), of(&[branch, 9999, 99]));
     if low == high { low } else { Answer::NotKnown }
 }
 

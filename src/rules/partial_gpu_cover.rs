@@ -1,14 +1,14 @@
 //! A part of the code covers the GPU, a part does not, and no sibling file of the package does better.
 
 use super::reasoning::{Judgement, code_line, judge_code, limited};
-use super::{Case, Rule};
+use super::{Case, Rule, Scope};
 use crate::inventory::gpu_code::{Coverage, GroupRole, Reach};
 use crate::report::{Finding, Level, Outcome, RuleId};
 use crate::target::Gpu;
 
 const ID: RuleId = RuleId { code: "CUL204", name: "partial-gpu-cover" };
 pub(super) const RULE: Rule =
-    Rule { id: ID, summary: "only a part of a library's code covers the GPU", image_only: false, judge };
+    Rule { id: ID, summary: "only a part of a library's code covers the GPU", scope: Scope::Target, judge };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let Some(gpu) = case.gpu else { return Vec::new() };

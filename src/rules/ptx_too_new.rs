@@ -3,7 +3,7 @@
 use super::reasoning::{
     Judgement, code_line, driver_for_ptx, isa_text, judge_code, ptx_limit, runtimes_start,
 };
-use super::{Case, Rule, breaks_if};
+use super::{Case, Rule, Scope, breaks_if};
 use crate::facts::CodeKind;
 use crate::inventory::gpu_code::{GroupRole, Reach};
 use crate::report::{Evidence, Finding, Outcome, RuleId};
@@ -13,7 +13,7 @@ const ID: RuleId = RuleId { code: "CUL203", name: "ptx-too-new" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the PTX that the GPU would need is newer than the driver compiles",
-    image_only: false,
+    scope: Scope::Target,
     judge,
 };
 

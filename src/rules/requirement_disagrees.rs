@@ -1,10 +1,12 @@
 //! What the image declares (`NVIDIA_REQUIRE_CUDA`, `CUDA_VERSION`, label, tag) against what its files need.
 
 use super::compat::lifts;
-use super::nvidia_require::{Answer, DriverVersion, Properties, Property, evaluate, semantic_version};
+use super::nvidia_require::{
+    Answer, DriverVersion, Properties, Property, evaluate, is_true, mentions_brand, semantic_version,
+};
 use super::reasoning::{Fit, about_image, fit};
 use super::settings::shortened;
-use super::{Case, Rule};
+use super::{Case, Rule, Scope};
 use crate::inventory::compat::Reach;
 use crate::inventory::{Runtime, RuntimeVersion};
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
@@ -16,7 +18,7 @@ const ID: RuleId = RuleId { code: "CUL505", name: "requirement-disagrees" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "what the image declares about CUDA is not what its files need",
-    image_only: true,
+    scope: Scope::Image,
     judge,
 };
 
@@ -29,7 +31,8 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         || case.inventory.compat.iter().any(|c| c.reach == Reach::EntryPoint);
     let payload = payload(case);
     let mut out = Vec::new();
-    if let Some(expression) = config.env(NAME).filter(|v| !v.is_empty()) {
+    let disabled = config.env("NVIDIA_DISABLE_REQUIRE").is_some_and(is_true);
+    if let Some(expression) = config.env(NAME).filter(|v| !v.is_empty() && !disabled) {
         let branches = branches(case, expression);
         if branches.iter().all(|b| b.answer == Answer::Unsatisfied) {
             out.push(unsatisfiable(case, expression));
@@ -67,24 +70,26 @@ struct OnBranch {
 }
 
 fn branches(case: &Case<'_>, expression: &str) -> Vec<OnBranch> {
+    let brands = if mentions_brand(expression) { &Brand::ALL[..] } else { &[Brand::Unknown] };
     let mut out = Vec::new();
     for branch in &case.catalog.branches {
         let Ok(driver) = Driver::parse(&branch.branch.to_string(), case.catalog) else { continue };
-        let of_brand = |brand: &Brand| {
-            let properties = Properties {
-                cuda: Property::Is(branch.cuda_max.clone()),
-                driver: driver.version.clone().map_or(Property::NotKnown, |version| {
-                    Property::Is(DriverVersion { version, exact: false })
-                }),
-                arch: Property::NotKnown,
-                brand: Property::Is(*brand),
-            };
-            evaluate(expression, &properties)
-        };
-        let answer = Brand::ALL.iter().map(of_brand).min().unwrap_or(Answer::NotKnown);
+        let of_brand = |brand: &Brand| evaluate(expression, &properties(&driver, *brand));
+        let answer = brands.iter().map(of_brand).min().unwrap_or(Answer::NotKnown);
         out.push(OnBranch { driver, answer });
     }
     out
+}
+
+/// Of a host with some build of a driver branch.
+fn properties(driver: &Driver, brand: Brand) -> Properties {
+    let known = |version| Property::Is(DriverVersion { version, exact: false });
+    Properties {
+        cuda: driver.known.cuda.clone().map_or(Property::NotKnown, Property::Is),
+        driver: driver.version.clone().map_or(Property::NotKnown, known),
+        arch: Property::NotKnown,
+        brand: Property::Is(brand),
+    }
 }
 
 fn declared(case: &Case<'_>, expression: &str) -> Vec<Evidence> {
@@ -122,12 +127,14 @@ fn loose(case: &Case<'_>, expression: &str, runtime: &Runtime, branches: &[OnBra
         b.answer == Answer::Satisfied && fit(&runtime.version, &b.driver) == Fit::TooOld && !lifted
     };
     let newest = branches.iter().rfind(too_old)?;
-    // By its plain condition, or by an alternative that counts on a compat package which is not there.
-    let plain = expression.split(' ').find(|a| a.starts_with("cuda>=") && !a.contains(','));
-    let reported = newest.driver.known.cuda.clone();
-    let by_plain = plain
-        .and_then(|p| Version::parse(p.strip_prefix("cuda>=")?))
-        .is_some_and(|wanted| reported.is_some_and(|have| have >= wanted));
+    // An alternative for one branch (`driver>=470,driver<471`) counts on a compat package, which is not there; any other is
+    // just wrong.
+    let any_driver = |a: &&str| !a.split(',').any(|t| t.starts_with("driver<"));
+    let unbounded: Vec<&str> = expression.split(' ').filter(any_driver).collect();
+    let by_plain = !unbounded.is_empty()
+        && Brand::ALL.iter().any(|brand| {
+            evaluate(&unbounded.join(" "), &properties(&newest.driver, *brand)) == Answer::Satisfied
+        });
     let needs = match &runtime.version {
         RuntimeVersion::Exactly(v) if v.major() < 11 => v.major_minor(),
         version => Version::of(version.major()?, 0),

@@ -3,20 +3,21 @@
 use super::compat::{CompatUse, compat};
 use super::linking::says;
 use super::nvidia_require::{
-    Answer, DriverVersion, Properties, Property, Requirement, collect, evaluate, evaluate_csv, legacy_message,
+    Answer, DriverVersion, Properties, Property, Requirement, collect, evaluate, evaluate_csv,
+    legacy_message, mentions_brand,
 };
 use super::reasoning::{about_image, runtimes_start};
-use super::settings::{is_gpu_container, shortened};
-use super::{Case, Rule, breaks_if};
+use super::settings::{clipped, clipped_message, is_gpu_container, shortened};
+use super::{Case, Rule, Scope, breaks_if};
 use crate::report::{Finding, Level, Outcome, RuleId};
-use crate::target::profile::{Brand, RuntimeMode};
+use crate::target::profile::{Brand, GpuRequest, RuntimeMode};
 use crate::version::Version;
 
 const ID: RuleId = RuleId { code: "CUL504", name: "requirement-not-met" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the container runtime refuses to start the image on this host (NVIDIA_REQUIRE_*)",
-    image_only: false,
+    scope: Scope::Target,
     judge,
 };
 
@@ -26,8 +27,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         return Vec::new();
     }
     let Ok(requirements) = collect(config) else { return Vec::new() };
-    let jetson = case.gpu.is_some_and(|g| g.tegra) || case.driver.is_some_and(|d| d.known.tegra);
-    let mode = case.host.mode(jetson);
+    let mode = case.mode();
     requirements.iter().filter_map(|r| of_requirement(case, r, mode)).collect()
 }
 
@@ -52,13 +52,16 @@ fn of_requirement(
         _ => format!("{name} of the image"),
     };
     let value = case.inventory.facts.image.config.env(name).unwrap_or_default();
-    let shown = if answer == Answer::Invalid { value.to_owned() } else { shortened(value) };
+    let shown = if answer == Answer::Invalid { clipped(value) } else { shortened(value) };
     let evidence = about_image(case, format!("it sets {name}={shown}"));
     let finding = |outcome, message: String| {
         Finding::new(ID, outcome, message, evidence.clone()).component(name.to_ascii_lowercase())
     };
     let refused = |outcome, headline: &str, message: String| {
-        let found = finding(outcome, message).headline(headline).host(host.clone()).error(says(text.clone()));
+        let found = finding(outcome, message)
+            .headline(headline)
+            .host(host.clone())
+            .error(says(clipped_message(&text)));
         remedies(case, requirement, answer, found)
     };
     let why = match answer {
@@ -100,13 +103,14 @@ fn not_known(
     finding: impl Fn(Outcome, String) -> Finding,
 ) -> Finding {
     let expression = &requirement.expression;
-    let brands = case.host.brands(case.gpu);
+    let csv = matches!(case.mode(), Some((RuntimeMode::Csv, _)));
     let of_one = |brand: &Brand| evaluate(expression, &properties(case, *brand));
-    // Where even one brand leaves it open, it is not the brand that is missing.
-    let by_brand = brands.iter().all(|b| of_one(b) != Answer::NotKnown);
+    // Where even one brand leaves it open, it is not the brand that is missing. Jetson modules have none to ask for.
+    let by_brand = !csv && case.host.brands(case.gpu).iter().all(|b| of_one(b) != Answer::NotKnown);
     let by_arch = case.gpu.is_none() && expression.contains("arch");
     let (asked, missing) = match case.driver {
         None => (false, "the driver"),
+        Some(_) if csv => (case.gpu.is_some(), "the GPU, or the CUDA version of the driver"),
         Some(d) if d.version.is_none() && expression.contains("driver") => (true, "the driver version"),
         Some(_) if by_arch => (false, "the GPU"),
         Some(d) if !by_brand && !d.is_exact() => (true, "the build of the driver"),
@@ -121,7 +125,10 @@ fn not_known(
 
 /// Every brand that the GPU may have must give the same answer.
 fn of_all_brands(case: &Case<'_>, expression: &str) -> Answer {
-    let brands = case.host.brands(case.gpu);
+    let mut brands = case.host.brands(case.gpu);
+    if !mentions_brand(expression) {
+        brands.truncate(1);
+    }
     let mut answers: Vec<Answer> =
         brands.iter().map(|b| evaluate(expression, &properties(case, *b))).collect();
     answers.sort_unstable();
@@ -134,8 +141,9 @@ fn of_all_brands(case: &Case<'_>, expression: &str) -> Answer {
 }
 
 fn properties(case: &Case<'_>, brand: Brand) -> Properties {
-    // With `none` the driver's files come without a device: arch and brand cannot be found out.
-    let no_device = case.inventory.facts.image.config.env("NVIDIA_VISIBLE_DEVICES") == Some("none");
+    // With `none` and nobody else who asks, the driver's files come without a device: arch and brand cannot be found out.
+    let visible = case.inventory.facts.image.config.env("NVIDIA_VISIBLE_DEVICES");
+    let no_device = visible == Some("none") && case.host.gpu_request == Some(GpuRequest::Image);
     let of_device = |known: Option<Version>| match known {
         _ if no_device => Property::Absent,
         Some(version) => Property::Is(version),
@@ -184,7 +192,7 @@ fn remedies(case: &Case<'_>, requirement: &Requirement, answer: Answer, mut find
     let reported = case.driver.and_then(|d| d.known.cuda.as_ref());
     // A host that reports enough is refused by something else.
     let Some(wanted) = wanted.filter(|w| reported.is_none_or(|have| have < w)) else { return finding };
-    if case.driver.is_some_and(|d| d.known.tegra) || case.gpu.is_some_and(|g| g.tegra) {
+    if case.is_jetson() {
         return finding.remedy(format!("update JetPack to a release with CUDA {wanted}"));
     }
     let toolkit = case.catalog.full_driver(&wanted.major_minor());

@@ -3,7 +3,8 @@
 use super::linking::says;
 use super::nvidia_require::{Refusal, collect, parts};
 use super::reasoning::about_image;
-use super::{Case, Rule};
+use super::settings::{clipped, shortened};
+use super::{Case, Rule, Scope};
 use crate::report::{Finding, Level, Outcome, RuleId};
 use crate::target::profile::RuntimeMode;
 
@@ -11,7 +12,7 @@ const ID: RuleId = RuleId { code: "CUL507", name: "setting-refused" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the container runtime does not accept a setting of the image",
-    image_only: true,
+    scope: Scope::Image,
     judge,
 };
 
@@ -38,8 +39,8 @@ fn capability_words(case: &Case<'_>) -> Option<Finding> {
     let first = words.iter().find(|w| !known.contains(w)).filter(|_| !words.contains(&"all"))?;
     let allowed: Vec<&str> = words.iter().copied().filter(|w| known.contains(w)).collect();
     let (written, allowed) = (words.join(","), allowed.join(","));
-    let message = format!("{NAME}={value}: `{first}` is no capability");
-    let text = format!("unsupported capabilities found in '{written}' (allowed '{allowed}')");
+    let message = format!("{NAME}={}: `{}` is no capability", clipped(value), clipped(first));
+    let text = format!("unsupported capabilities found in '{}' (allowed '{allowed}')", clipped(&written));
     let distance = |k: &&&str| strsim::damerau_levenshtein(k, first);
     let closest = known.iter().min_by_key(distance).filter(|k| distance(k) <= 2);
     let meant = closest.map_or_else(String::new, |k| format!("write `{k}`; "));
@@ -91,8 +92,9 @@ fn requirements(case: &Case<'_>) -> Vec<Finding> {
     bad.map(|(requirement, term)| {
         let name = &requirement.variable;
         let message = format!(
-            "{name}={}: `{term}` is no condition that the container runtime reads",
-            requirement.expression
+            "{name}={}: `{}` is no condition that the container runtime reads",
+            shortened(&requirement.expression),
+            clipped(&term)
         );
         let text = "nvidia-container-cli: requirement error: invalid expression";
         // Hosts on which an alternative before it holds never get that far; the others are judged one by one.
@@ -106,7 +108,7 @@ fn requirements(case: &Case<'_>) -> Vec<Finding> {
 }
 
 fn refused(case: &Case<'_>, name: &str, message: String, text: &str) -> Finding {
-    let mode = case.host.mode(false).map(|(mode, _)| mode);
+    let mode = case.mode().map(|(mode, _)| mode);
     let (outcome, level) = match mode {
         Some(RuntimeMode::Legacy) => (Outcome::Breaks, Level::Error),
         Some(RuntimeMode::Cdi | RuntimeMode::Csv) => (Outcome::Holds, Level::Note),

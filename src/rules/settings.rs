@@ -8,14 +8,37 @@ use crate::version::Version;
 /// Alternatives of a requirement that are shown.
 const ALTERNATIVES_SHOWN: usize = 2;
 
+/// Characters of a value of the image that are shown.
+const VALUE_SHOWN: usize = 120;
+
+/// Characters of a message of the container runtime that are shown: it repeats whole values.
+const MESSAGE_SHOWN: usize = 600;
+
+/// A value of the image, to its first 120 characters.
+pub(super) fn clipped(value: &str) -> String {
+    to_length(value, VALUE_SHOWN)
+}
+
+/// What the container runtime prints, to its first 600 characters.
+pub(super) fn clipped_message(text: &str) -> String {
+    to_length(text, MESSAGE_SHOWN)
+}
+
+fn to_length(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{} … ({} characters)", &text[..end], text.chars().count()),
+        None => text.to_owned(),
+    }
+}
+
 /// `cuda>=12.4 brand=tesla,driver>=470,driver<471 … (30 alternatives)`.
 pub(super) fn shortened(expression: &str) -> String {
     let all: Vec<&str> = expression.split(' ').filter(|a| !a.is_empty()).collect();
     match all.get(..ALTERNATIVES_SHOWN) {
         Some(first) if all.len() > ALTERNATIVES_SHOWN => {
-            format!("{} … ({} alternatives)", first.join(" "), all.len())
+            format!("{} … ({} alternatives)", clipped(&first.join(" ")), all.len())
         }
-        _ => expression.to_owned(),
+        _ => clipped(expression),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::no_code_for_gpu::wanted;
 use super::reasoning::{Judgement, judge_code};
-use super::{Case, Rule};
+use super::{Case, Rule, Scope};
 use crate::facts::CodeKind;
 use crate::inventory::gpu_code::Reach;
 use crate::report::{Finding, RuleId};
@@ -13,7 +13,7 @@ const ID: RuleId = RuleId { code: "CUL206", name: "tegra-code-mismatch" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "machine code for desktop GPUs does not run on Jetson modules, nor the reverse",
-    image_only: false,
+    scope: Scope::Target,
     judge,
 };
 

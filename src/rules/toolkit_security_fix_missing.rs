@@ -1,7 +1,7 @@
 //! The host's container toolkit has known vulnerabilities, which a container image can use.
 
 use super::reasoning::about_image;
-use super::{Case, Rule};
+use super::{Case, Rule, Scope};
 use crate::catalog::ToolkitFix;
 use crate::report::{Finding, Level, Outcome, RuleId};
 use crate::target::profile::RuntimeMode;
@@ -10,13 +10,13 @@ const ID: RuleId = RuleId { code: "CUL604", name: "toolkit-security-fix-missing"
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the host's container toolkit has known vulnerabilities",
-    image_only: false,
+    scope: Scope::Target,
     judge,
 };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let Some(toolkit) = &case.host.container_toolkit else { return Vec::new() };
-    let mode = case.host.mode(false).map(|(mode, _)| mode);
+    let mode = case.mode().map(|(mode, _)| mode);
     let concerns = |f: &&ToolkitFix| {
         let by_mode = match mode {
             Some(RuntimeMode::Cdi) => !f.legacy_only,

@@ -1,6 +1,8 @@
 //! A targets file (TOML) -> [`Target`]s. Unknown keys are errors: a misspelt one would silently judge less.
 
-use super::profile::{GpuRequest, Host, KernelModule, Kind, RuntimeMode, toolkit_version};
+use super::profile::{
+    Brand, GpuRequest, Host, KernelModule, Kind, RuntimeMode, architecture, toolkit_version,
+};
 use super::{Driver, Target, TargetError, gpu};
 use crate::catalog::Catalog;
 use serde::Deserialize;
@@ -63,8 +65,19 @@ fn target(row: Row, catalog: &Catalog) -> Result<Target, TargetError> {
         (None, Some(text)) => Some(Driver::from_cuda(text, catalog)?),
         (None, None) => None,
     };
-    let gpus: Result<Vec<_>, _> = row.gpus.iter().map(|g| gpu::resolve(g, catalog)).collect();
-    let gpus = gpus?;
+    let mut gpus = Vec::new();
+    for name in &row.gpus {
+        let gpu = gpu::resolve(name, catalog)?;
+        if !gpus.contains(&gpu) {
+            gpus.push(gpu);
+        }
+    }
+    if row.name.trim().is_empty() {
+        return Err(TargetError::new("its name is empty".to_owned(), None));
+    }
+    if let Some(brand) = &row.brand {
+        Brand::check_nvml(brand)?;
+    }
     if driver.is_none() && gpus.is_empty() {
         return Err(TargetError::new("it has neither driver nor cuda nor gpus".to_owned(), None));
     }
@@ -74,7 +87,7 @@ fn target(row: Row, catalog: &Catalog) -> Result<Target, TargetError> {
         brand: row.brand,
         kind: row.kind.as_deref().map(Kind::parse).transpose()?,
         kernel_module: row.kernel_module.as_deref().map(KernelModule::parse).transpose()?,
-        arch: row.arch,
+        arch: row.arch.as_deref().map(architecture).transpose()?,
         os: row.os,
         gpu_request: row.gpu_request.as_deref().map(GpuRequest::parse).transpose()?,
         cuda_compat: row.cuda_compat,
@@ -107,5 +120,8 @@ mod tests {
         assert!(error("[[target]]\nname = \"a\"\ndriver = \"535\"\nruntime = \"cdi\"\n").contains("runtime"));
         assert!(error("[[target]]\nname = \"a\"\ngpus = [\"h1oo\"]\n").contains("`h1oo`"));
         assert!(error("").contains("no [[target]]"));
+        assert!(error("[[target]]\nname = \" \"\ndriver = \"535\"\n").contains("name is empty"));
+        assert!(error("[[target]]\nname = \"a\"\ndriver = \"535\"\narch = \"x86_64\"\n").contains("x86_64"));
+        assert!(error("[[target]]\nname = \"a\"\ndriver = \"535\"\nbrand = \"Tsela\"\n").contains("Tsela"));
     }
 }

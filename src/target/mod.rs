@@ -193,9 +193,9 @@ pub fn cross(drivers: Vec<Driver>, gpus: Vec<Gpu>, host: &Host) -> Vec<Target> {
         host: host.clone(),
     };
     if drivers.is_empty() {
-        return gpus.iter().map(|g| target(g.typed.clone(), None, Some(g))).collect();
+        return one_of_each(gpus.iter().map(|g| target(g.typed.clone(), None, Some(g))).collect());
     }
-    let mut out = Vec::new();
+    let mut out: Vec<Target> = Vec::new();
     for driver in &drivers {
         if gpus.is_empty() {
             out.push(target(driver.text.clone(), Some(driver), None));
@@ -204,7 +204,13 @@ pub fn cross(drivers: Vec<Driver>, gpus: Vec<Gpu>, host: &Host) -> Vec<Target> {
             out.push(target(format!("{}/{}", driver.text, gpu.typed), Some(driver), Some(gpu)));
         }
     }
-    out
+    one_of_each(out)
+}
+
+/// What was typed twice is judged once.
+fn one_of_each(targets: Vec<Target>) -> Vec<Target> {
+    let mut seen = std::collections::BTreeSet::new();
+    targets.into_iter().filter(|t| seen.insert(t.name.clone())).collect()
 }
 
 #[cfg(test)]

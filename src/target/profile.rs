@@ -129,6 +129,34 @@ impl Brand {
         }
     }
 
+    /// Checks that a text is a brand as `nvidia-smi -q` prints it. NVML's names that begin with NVIDIA (NVIDIA RTX, NVIDIA
+    /// Virtual Compute Server …) grow with its releases; all of them are accepted.
+    pub fn check_nvml(text: &str) -> Result<(), TargetError> {
+        const NVML: [&str; 10] = [
+            "Unknown",
+            "Tesla",
+            "GeForce",
+            "GeForce RTX",
+            "Quadro",
+            "Quadro RTX",
+            "TITAN",
+            "TITAN RTX",
+            "NVS",
+            "GRID",
+        ];
+        let lower = text.trim().to_ascii_lowercase();
+        let nvidia =
+            lower.strip_prefix("nvidia").is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
+        if nvidia || NVML.iter().any(|b| b.eq_ignore_ascii_case(&lower)) {
+            return Ok(());
+        }
+        Err(no_such(
+            "brand",
+            text,
+            "NVIDIA, NVIDIA RTX …, Tesla, GeForce, Quadro, TITAN, NVS or GRID, as `nvidia-smi -q` prints it",
+        ))
+    }
+
     /// From a brand as `nvidia-smi -q` prints it.
     pub fn of_nvml(text: &str) -> Brand {
         let same = |b: &Brand| b.name().eq_ignore_ascii_case(text.trim());
@@ -193,13 +221,27 @@ impl Host {
         Some((if cdi { RuntimeMode::Cdi } else { RuntimeMode::Legacy }, true))
     }
 
+    /// Whether its GPUs are stated to be GeForce or TITAN ones.
+    pub fn is_geforce(&self) -> bool {
+        let consumer =
+            |b: &String| ["geforce", "titan"].iter().any(|c| b.to_ascii_lowercase().starts_with(c));
+        self.kind == Some(Kind::GeForce) || self.brand.as_ref().is_some_and(consumer)
+    }
+
     /// Brands that the container runtime may see, all of them where nothing is known.
     pub fn brands(&self, gpu: Option<&Gpu>) -> Vec<Brand> {
         if let Some(brand) = &self.brand {
             return vec![Brand::of_nvml(brand)];
         }
         if let Some(gpu) = gpu {
-            return gpu.brands.clone();
+            let mut brands = gpu.brands.clone();
+            // A vGPU goes by its licence: GRID to old drivers, one that libnvidia-container does not know to newer ones.
+            if self.kind == Some(Kind::Vgpu) {
+                brands.extend([Brand::Unknown, Brand::Grid]);
+                brands.sort_unstable();
+                brands.dedup();
+            }
+            return brands;
         }
         let class = match self.kind {
             Some(Kind::DataCenter) => "data-center",
@@ -209,6 +251,26 @@ impl Host {
         };
         Brand::of_product("", class).to_vec()
     }
+}
+
+/// An architecture of processors as OCI images write it.
+pub fn architecture(text: &str) -> Result<String, TargetError> {
+    const OCI: [&str; 8] = ["amd64", "arm64", "ppc64le", "arm", "386", "riscv64", "s390x", "loong64"];
+    let meant = match text {
+        "x86_64" | "x86-64" | "x64" => Some("amd64"),
+        "aarch64" | "armv8" | "arm64/v8" => Some("arm64"),
+        "i386" | "i686" => Some("386"),
+        "powerpc64le" => Some("ppc64le"),
+        _ => None,
+    };
+    if OCI.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    let hint = match meant {
+        Some(name) => format!("images call it {name}"),
+        None => format!("there is {}", OCI.join(", ")),
+    };
+    Err(TargetError::new(format!("`{text}` is no architecture of images"), hint))
 }
 
 /// `1.17.4`, `v1.17.4`, `1.17.4-1`.
@@ -241,6 +303,16 @@ mod tests {
         let stated = Host { runtime_mode: Some(RuntimeMode::Legacy), ..with("1.20.0") };
         assert_eq!(stated.mode(false), Some((RuntimeMode::Legacy, false)));
         assert_eq!(Host::default().mode(false), None);
+    }
+
+    #[test]
+    fn brands_and_architectures_are_checked() {
+        for brand in ["Tesla", "geforce rtx", "NVIDIA", "NVIDIA RTX Virtual Workstation"] {
+            assert!(Brand::check_nvml(brand).is_ok(), "{brand}");
+        }
+        assert!(Brand::check_nvml("Tsela").is_err() && Brand::check_nvml("nvidiartx").is_err());
+        assert_eq!(architecture("arm64").unwrap(), "arm64");
+        assert!(architecture("aarch64").unwrap_err().hint.unwrap().contains("arm64"));
     }
 
     #[test]
