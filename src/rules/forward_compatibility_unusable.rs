@@ -4,8 +4,10 @@ use super::compat::{CompatUse, Loaded, compat, lifts, loaded};
 use super::reasoning::{Fit, fit, releases, runtime_evidence};
 use super::{Case, Rule, Scope, breaks_if};
 use crate::inventory::RuntimeVersion;
+use crate::inventory::compat::CompatLibrary;
 use crate::inventory::requirements::minimum;
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
+use crate::version::Version;
 
 const ID: RuleId = RuleId { code: "CUL105", name: "forward-compatibility-unusable" };
 pub(super) const RULE: Rule = Rule {
@@ -54,8 +56,14 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         };
         let needs = minimum(&release, case.catalog);
         let message = match outcome {
-            Outcome::Unknown => {
+            Outcome::Unknown if code.is_none() => {
                 format!("whether the compat package{compat_cuda} works on {} is {why}", driver.describe())
+            }
+            Outcome::Unknown => {
+                format!(
+                    "the compat package{compat_cuda} does not seem to work on {}: {why}",
+                    driver.describe()
+                )
             }
             _ => {
                 format!("the compat package{compat_cuda} does not work on {}: {why}", driver.describe())
@@ -77,20 +85,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             .error(
                 code.filter(|c| *c != 35 || fit(&release, driver) == Fit::TooOld).and_then(|c| case.error(c)),
             );
-        match library.forced() {
-            Some(entry) => {
-                finding = finding.remedy(format!("take `{entry}` out of the image's search path"));
-            }
-            None if !needed => {
-                finding = finding
-                    .remedy("remove the cuda-compat package from the image")
-                    .remedy("switch it off on the host: disable-cuda-compat-lib-hook in the container toolkit's features");
-            }
-            None => {}
-        }
-        if let Some(version) = needs.filter(|_| needed) {
-            finding = finding.remedy(format!("update the host to driver {version} or newer"));
-        }
+        finding = remedies(finding, library, needed, needs);
         // One note is enough for all releases that do not need it.
         if outcome == Outcome::Holds {
             out.push(finding.level(Level::Note));
@@ -99,4 +94,19 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         out.push(finding);
     }
     out
+}
+
+/// `needed`: the driver is too old without the package; `minimum` is the one that is not.
+fn remedies(finding: Finding, library: &CompatLibrary, needed: bool, minimum: Option<Version>) -> Finding {
+    let finding = match library.forced() {
+        Some(entry) => finding.remedy(format!("take `{entry}` out of the image's search path")),
+        None if !needed => finding.remedy("remove the cuda-compat package from the image").remedy(
+            "switch it off on the host: disable-cuda-compat-lib-hook in the container toolkit's features",
+        ),
+        None => finding,
+    };
+    match minimum.filter(|_| needed) {
+        Some(version) => finding.remedy(format!("update the host to driver {version} or newer")),
+        None => finding,
+    }
 }

@@ -12,14 +12,14 @@ const ALTERNATIVES_SHOWN: usize = 2;
 const VALUE_SHOWN: usize = 120;
 
 /// Characters of a message of the container runtime that are shown: it repeats whole values.
-const MESSAGE_SHOWN: usize = 600;
+const MESSAGE_SHOWN: usize = 300;
 
 /// A value of the image, to its first 120 characters.
 pub(super) fn clipped(value: &str) -> String {
     to_length(value, VALUE_SHOWN)
 }
 
-/// What the container runtime prints, to its first 600 characters.
+/// What the container runtime prints, to its first 300 characters.
 pub(super) fn clipped_message(text: &str) -> String {
     to_length(text, MESSAGE_SHOWN)
 }
