@@ -202,6 +202,9 @@ fn finding(reported: &ReportedFinding, report: &Report, options: Options) -> Str
     out
 }
 
+/// Characters of an error text that are shown.
+const ERROR_SHOWN: usize = 400;
+
 fn details(finding: &Finding, style: Style) -> String {
     let mut out = String::new();
     if let Some(host) = &finding.host {
@@ -212,7 +215,10 @@ fn details(finding: &Finding, style: Style) -> String {
             (Some(name), Some(code)) => format!("{name} ({code}): "),
             _ => String::new(),
         };
-        line(&mut out, style, "=", "at run time", &format!("{code}{}", error.text));
+        // On a Jetson a refused start repeats the whole requirement; the JSON report has it all.
+        let end = error.text.char_indices().nth(ERROR_SHOWN).map_or(error.text.len(), |(at, _)| at);
+        let rest = if end < error.text.len() { " …" } else { "" };
+        line(&mut out, style, "=", "at run time", &format!("{code}{}{rest}", &error.text[..end]));
     }
     for (index, remedy) in finding.remedies.iter().enumerate() {
         line(&mut out, style, "=", if index == 0 { "fix" } else { "or" }, remedy);

@@ -7,7 +7,7 @@ use super::nvidia_require::{
     legacy_message, mentions_brand,
 };
 use super::reasoning::{about_image, runtimes_start};
-use super::settings::{clipped, clipped_message, is_gpu_container, shortened};
+use super::settings::{clipped, is_gpu_container, shortened};
 use super::{Case, Rule, Scope, breaks_if};
 use crate::report::{Finding, Level, Outcome, RuleId};
 use crate::target::profile::{Brand, GpuRequest, RuntimeMode};
@@ -58,10 +58,7 @@ fn of_requirement(
         Finding::new(ID, outcome, message, evidence.clone()).component(name.to_ascii_lowercase())
     };
     let refused = |outcome, headline: &str, message: String| {
-        let found = finding(outcome, message)
-            .headline(headline)
-            .host(host.clone())
-            .error(says(clipped_message(&text)));
+        let found = finding(outcome, message).headline(headline).host(host.clone()).error(says(text.clone()));
         remedies(case, requirement, answer, found)
     };
     let why = match answer {

@@ -11,23 +11,11 @@ const ALTERNATIVES_SHOWN: usize = 2;
 /// Characters of a value of the image that are shown.
 const VALUE_SHOWN: usize = 120;
 
-/// Characters of a message of the container runtime that are shown: it repeats whole values.
-const MESSAGE_SHOWN: usize = 300;
-
 /// A value of the image, to its first 120 characters.
 pub(super) fn clipped(value: &str) -> String {
-    to_length(value, VALUE_SHOWN)
-}
-
-/// What the container runtime prints, to its first 300 characters.
-pub(super) fn clipped_message(text: &str) -> String {
-    to_length(text, MESSAGE_SHOWN)
-}
-
-fn to_length(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        Some((end, _)) => format!("{} … ({} characters)", &text[..end], text.chars().count()),
-        None => text.to_owned(),
+    match value.char_indices().nth(VALUE_SHOWN) {
+        Some((end, _)) => format!("{} … ({} characters)", &value[..end], value.chars().count()),
+        None => value.to_owned(),
     }
 }
 
