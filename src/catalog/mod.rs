@@ -53,6 +53,8 @@ pub struct Catalog {
     /// Names of overlay files, for the report.
     pub overlays: Vec<String>,
     pub branches: Vec<Branch>,
+    /// Releases of drivers that are known.
+    pub driver_versions: Vec<DriverRelease>,
     pub driver_archs: Vec<DriverArch>,
     pub tegra: Vec<Tegra>,
     pub toolkits: Vec<Toolkit>,
@@ -130,6 +132,7 @@ impl Catalog {
         match file {
             "drivers" => {
                 self.branches = rows(file, t, "branch")?;
+                self.driver_versions = rows(file, t, "version")?;
                 self.driver_archs = rows(file, t, "arch")?;
                 self.tegra = rows(file, t, "tegra")?;
             }

@@ -96,6 +96,15 @@ pub struct Tegra {
     pub source: String,
 }
 
+/// A release of the driver.
+#[derive(Clone, Debug, Deserialize)]
+pub struct DriverRelease {
+    #[serde(deserialize_with = "version")]
+    pub version: Version,
+    pub status: Status,
+    pub source: String,
+}
+
 /// A CUDA toolkit release and the driver it shipped with.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Toolkit {

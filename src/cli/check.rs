@@ -130,13 +130,11 @@ fn targets(args: &TargetArgs, catalog: &Catalog) -> Result<Vec<Target>, Error> {
     let gpus: Result<Vec<_>, _> = args.gpu.iter().map(|g| target::resolve_gpu(g, catalog)).collect();
     let toolkit = args.container_toolkit.as_deref().map(profile::toolkit_version).transpose();
     let mode = args.runtime_mode.as_deref().map(profile::RuntimeMode::parse).transpose();
-    if let Some(brand) = &args.brand {
-        profile::Brand::check_nvml(brand).map_err(usage)?;
-    }
+    let brand = args.brand.as_deref().map(profile::Brand::check_nvml).transpose();
     let host = Host {
         container_toolkit: toolkit.map_err(usage)?,
         runtime_mode: mode.map_err(usage)?,
-        brand: args.brand.clone(),
+        brand: brand.map_err(usage)?,
         ..Host::default()
     };
     if host != Host::default() && drivers.is_empty() && args.gpu.is_empty() {
@@ -160,7 +158,7 @@ fn from_file(file: &Path, chosen: &[String], catalog: &Catalog) -> Result<Vec<Ta
         usage(TargetError { message: format!("targets `{name}`: {}", e.message), hint: e.hint })
     })?;
     if let Some(unknown) = chosen.iter().find(|c| !all.iter().any(|t| t.name == **c)) {
-        let names: Vec<&str> = all.iter().map(|t| t.name.as_str()).collect();
+        let names: Vec<String> = all.iter().map(|t| format!("`{}`", t.name)).collect();
         let hint = format!("it has {}", names.join(", "));
         return Err(Error::usage(format!("targets `{name}` has no target `{unknown}`")).hint(hint));
     }

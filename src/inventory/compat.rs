@@ -21,14 +21,22 @@ pub struct CompatLibrary {
     /// For Orin modules only.
     pub orin: bool,
     pub reach: Reach,
+    /// Where the loader's own search comes to it, lower first; `None` where only the container stack or an entry point leads
+    /// to it.
+    pub turn: Option<Turn>,
     /// How many `libcuda.so.*.*` stand beside each other there: the container toolkit takes none of several.
     pub beside: usize,
 }
 
+/// A search path by its rank, the place in it, and whether `libcuda.so.1` leads to another file of that directory.
+pub type Turn = (u8, usize, bool);
+
 /// What makes a process load a compat library.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// The entry of LD_LIBRARY_PATH that leads to it: it is loaded whatever the host is.
+    /// The RPATH or RUNPATH of a program that needs libcuda: it is loaded whatever the host is.
+    RunPath { entry: String, program: String },
+    /// The entry of LD_LIBRARY_PATH that leads to it: the same.
     LibraryPath(String),
     /// The directory as `/etc/ld.so.conf.d` writes it: the same.
     LdConf(String),
@@ -46,7 +54,7 @@ impl CompatLibrary {
     /// The entry of the image's own search path that leads to it.
     pub fn forced(&self) -> Option<&str> {
         match &self.reach {
-            Reach::LibraryPath(entry) | Reach::LdConf(entry) => Some(entry),
+            Reach::LibraryPath(entry) | Reach::LdConf(entry) | Reach::RunPath { entry, .. } => Some(entry),
             _ => None,
         }
     }
@@ -71,8 +79,11 @@ pub(super) fn find(facts: &ImageFacts, loader: &Loader, catalog: &Catalog) -> Ve
     let library = |file: &&FileFacts| {
         let dir = file.place.path.parent();
         let beside = found.iter().filter(|f| f.place.path.parent() == dir).count();
-        let reach = reach(facts, loader, &dir);
-        library(file, reach, beside, catalog)
+        let (reach, turn) = reach(facts, loader, &dir);
+        let other = loader.paths.real(&format!("{dir}/libcuda.so.1")) != file.place.path;
+        let mut library = library(file, reach, beside, catalog);
+        library.turn = turn.map(|(rank, index)| (rank, index, other));
+        library
     };
     found.iter().map(library).collect()
 }
@@ -97,18 +108,41 @@ fn library(file: &FileFacts, reach: Reach, beside: usize, catalog: &Catalog) -> 
         note,
         orin: path.parent().file_name() == "compat-orin",
         reach,
+        turn: None,
         beside,
     }
 }
 
-fn reach(facts: &ImageFacts, loader: &Loader, dir: &ImagePath) -> Reach {
-    let leads = |entry: &&String| !entry.is_empty() && loader.paths.real(entry) == *dir;
-    if let Some(entry) = loader.library_path().iter().find(leads) {
-        return Reach::LibraryPath(entry.clone());
+/// In the order of the loader: DT_RPATH, LD_LIBRARY_PATH, DT_RUNPATH, the cache of what ld.so.conf names.
+fn reach(facts: &ImageFacts, loader: &Loader, dir: &ImagePath) -> (Reach, Option<(u8, usize)>) {
+    let leads = |entry: &String| entry.starts_with('/') && loader.paths.real(entry) == *dir;
+    let in_program = |runpath: bool| {
+        facts.files.iter().find_map(|file| {
+            let elf = file.elf.as_ref().filter(|e| e.needed.iter().any(|n| n.starts_with("libcuda.so")))?;
+            let dirs = if runpath { &elf.runpath } else { &elf.rpath };
+            let ignored = !runpath && !elf.runpath.is_empty();
+            let index = dirs.iter().position(leads).filter(|_| !ignored)?;
+            let entry = dirs.get(index)?.clone();
+            Some((Reach::RunPath { entry, program: file.place.path.to_string() }, index))
+        })
+    };
+    let listed = |dirs: &[String]| dirs.iter().position(leads).and_then(|i| Some((i, dirs.get(i)?.clone())));
+    if let Some((reach, index)) = in_program(false) {
+        return (reach, Some((0, index)));
     }
-    if let Some(entry) = loader.conf_dirs().iter().find(leads) {
-        return Reach::LdConf(entry.clone());
+    if let Some((index, entry)) = listed(loader.library_path()) {
+        return (Reach::LibraryPath(entry), Some((1, index)));
     }
+    if let Some((reach, index)) = in_program(true) {
+        return (reach, Some((2, index)));
+    }
+    if let Some((index, entry)) = listed(loader.conf_dirs()) {
+        return (Reach::LdConf(entry), Some((3, index)));
+    }
+    (without_search_path(facts, loader, dir), None)
+}
+
+fn without_search_path(facts: &ImageFacts, loader: &Loader, dir: &ImagePath) -> Reach {
     let config = &facts.image.config;
     if dir.file_name() == "lib.real" {
         // Also as a part of a shell's command line, and as the command where there is no entry point.

@@ -50,13 +50,20 @@ pub(super) enum Loaded {
 pub(super) fn compat<'a>(case: &Case<'a>) -> Option<(&'a CompatLibrary, CompatUse)> {
     let driver = case.driver?;
     let tegra = driver.known.tegra || case.gpu.is_some_and(|g| g.tegra);
+    if let Some(library) = first_of_search_path(case).filter(|_| !tegra) {
+        return Some((library, compat_use(case, driver, library)));
+    }
     let libraries = case.inventory.compat.iter().filter(|c| tegra || !c.orin);
     let judged = libraries.map(|library| (library, compat_use(case, driver, library)));
-    // What the image's own search path names is loaded in any case; else the one that helps most, the newest of several.
     judged.max_by(|(a, use_a), (b, use_b)| {
-        let key = |l: &CompatLibrary, u: &CompatUse| (l.forced().is_some(), helpfulness(u));
-        key(a, use_a).cmp(&key(b, use_b)).then_with(|| a.cuda.cmp(&b.cuda))
+        helpfulness(use_a).cmp(&helpfulness(use_b)).then_with(|| a.cuda.cmp(&b.cuda))
     })
+}
+
+/// What the image's own search paths name is loaded in any case: the first of several.
+pub(super) fn first_of_search_path<'a>(case: &Case<'a>) -> Option<&'a CompatLibrary> {
+    let named = case.inventory.compat.iter().filter(|c| !c.orin).filter_map(|c| Some((c.turn?, c)));
+    named.min_by_key(|(turn, _)| *turn).map(|(_, library)| library)
 }
 
 fn helpfulness(compat: &CompatUse) -> u8 {
@@ -74,6 +81,15 @@ fn compat_use(case: &Case, driver: &Driver, library: &CompatLibrary) -> CompatUs
     if library.orin || jetson {
         let newer = matches!((&library.cuda, &driver.known.cuda), (Some(a), Some(b)) if a > b);
         return if newer { CompatUse::Usable { sure: false } } else { CompatUse::NotNeeded };
+    }
+    if case.host.kind == Some(Kind::Wsl) {
+        return match loaded(case, library) {
+            Loaded::No(why) => CompatUse::Unused { why },
+            _ => CompatUse::Unknown {
+                missing: "what a libcuda for Linux does under WSL, which has no NVIDIA kernel module"
+                    .to_owned(),
+            },
+        };
     }
     let (Some(host), Some(package)) = (driver.branch(), library.branch) else {
         let missing = match driver.branch() {
@@ -142,6 +158,14 @@ fn reads_note(toolkit: &Version) -> bool {
     *toolkit >= Version::of(1, 20)
 }
 
+/// Whether the GPU is one that no compat package serves, as far as product or host say so; the product counts for more.
+pub(super) fn is_consumer(case: &Case) -> bool {
+    match case.gpu.and_then(|g| g.forward_compat) {
+        Some(served) => !served,
+        None => case.host.is_geforce(),
+    }
+}
+
 /// Whether compat packages serve the GPU.
 fn on_gpu(case: &Case, package: u32, served: CompatUse) -> CompatUse {
     if case.host.kind == Some(Kind::Vgpu) {
@@ -150,11 +174,11 @@ fn on_gpu(case: &Case, package: u32, served: CompatUse) -> CompatUse {
     }
     let no_data_center = |what: String| CompatUse::Unusable { why: what, code: 804, sure: true };
     match case.gpu {
-        None if case.host.is_geforce() => no_data_center("GeForce GPUs are no data center GPUs".to_owned()),
+        None if is_consumer(case) => no_data_center("GeForce GPUs are no data center GPUs".to_owned()),
         Some(gpu) if gpu.forward_compat == Some(false) => {
             no_data_center(format!("{} is no data center GPU", gpu.describe()))
         }
-        Some(gpu) if gpu.forward_compat.is_none() && case.host.is_geforce() => {
+        Some(gpu) if is_consumer(case) => {
             no_data_center(format!("{} on a GeForce host is no data center GPU", gpu.describe()))
         }
         Some(gpu) if gpu.forward_compat.is_none() && case.host.kind != Some(Kind::DataCenter) => {
@@ -221,6 +245,7 @@ fn base_is_supported(case: &Case, host: u32, library: &CompatLibrary) -> CompatU
 /// What loads the library on the host of the case.
 pub(super) fn loaded(case: &Case, library: &CompatLibrary) -> Loaded {
     match &library.reach {
+        Reach::RunPath { entry, program } => Loaded::Yes(format!("`{entry}` in the RPATH of {program}")),
         Reach::LibraryPath(entry) => Loaded::Yes(format!("`{entry}` in LD_LIBRARY_PATH")),
         Reach::LdConf(entry) => Loaded::Yes(format!("`{entry}` in /etc/ld.so.conf.d")),
         Reach::EntryPoint => Loaded::IfItWorks,

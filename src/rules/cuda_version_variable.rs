@@ -1,9 +1,9 @@
 //! `CUDA_VERSION` without `NVIDIA_REQUIRE_CUDA` makes the container runtime take the image for one of long ago.
 
-use super::linking::says;
-use super::nvidia_require::{is_legacy_image, semantic_version};
+use super::linking::{and, says};
+use super::nvidia_require::{is_legacy_image, is_true, semantic_version};
 use super::reasoning::about_image;
-use super::settings::clipped;
+use super::settings::{clipped, is_gpu_container};
 use super::{Case, Rule, Scope};
 use crate::report::{Finding, Level, Outcome, RuleId};
 use crate::target::profile::RuntimeMode;
@@ -18,9 +18,11 @@ pub(super) const RULE: Rule = Rule {
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let config = &case.inventory.facts.image.config;
-    let (true, Some(value)) = (is_legacy_image(config), config.env("CUDA_VERSION")) else {
+    let (true, Some(value)) = (is_legacy_image(config) && is_gpu_container(case), config.env("CUDA_VERSION"))
+    else {
         return Vec::new();
     };
+    let checked = !config.env("NVIDIA_DISABLE_REQUIRE").is_some_and(is_true);
     let clear = semantic_version(value);
     let value = clipped(value);
     let evidence = about_image(case, format!("it sets CUDA_VERSION={value} and no NVIDIA_REQUIRE_CUDA"));
@@ -29,6 +31,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     };
     let mode = case.mode().map(|(mode, _)| mode);
     vec![match clear {
+        None if !checked => return Vec::new(),
         None => {
             let message = format!(
                 "CUDA_VERSION={value} is no version that the container runtime reads: in legacy mode the container does not start"
@@ -52,15 +55,33 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
                 .remedy("write it with one to three numbers, such as 12.4.1, or remove it")
         }
         Some(version) => {
-            let message = format!(
-                "CUDA_VERSION={value} without NVIDIA_REQUIRE_CUDA: the container gets all GPUs, and in legacy mode all capabilities and the requirement cuda>={}.{}",
-                version.major(),
-                version.minor()
-            );
+            let unset = |name: &str| config.env(name).is_none();
+            let mut names = vec!["NVIDIA_REQUIRE_CUDA".to_owned()];
+            let mut in_legacy = Vec::new();
+            let all_gpus = unset("NVIDIA_VISIBLE_DEVICES");
+            if all_gpus {
+                names.push("NVIDIA_VISIBLE_DEVICES".to_owned());
+            }
+            if unset("NVIDIA_DRIVER_CAPABILITIES") {
+                in_legacy.push("all capabilities".to_owned());
+                names.push("NVIDIA_DRIVER_CAPABILITIES".to_owned());
+            }
+            if checked {
+                in_legacy.push(format!("the requirement cuda>={}.{}", version.major(), version.minor()));
+            }
+            let gets = match (all_gpus, in_legacy.is_empty()) {
+                (true, false) => {
+                    format!("the container gets all GPUs, and in legacy mode {}", and(&in_legacy))
+                }
+                (true, true) => "the container gets all GPUs".to_owned(),
+                (false, false) => format!("in legacy mode the container gets {}", and(&in_legacy)),
+                (false, true) => return Vec::new(),
+            };
+            let message = format!("CUDA_VERSION={value} without NVIDIA_REQUIRE_CUDA: {gets}");
             finding(Outcome::Holds, message)
                 .level(Level::Note)
                 .headline("taken for an image of nvidia-docker 1")
-                .remedy("set NVIDIA_REQUIRE_CUDA, NVIDIA_VISIBLE_DEVICES and NVIDIA_DRIVER_CAPABILITIES, or remove CUDA_VERSION")
+                .remedy(format!("set {}, or remove CUDA_VERSION", and(&names)))
         }
     }]
 }

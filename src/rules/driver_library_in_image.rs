@@ -74,7 +74,8 @@ fn wins(case: &Case<'_>, baked: &[&FileFacts]) -> bool {
     let newer = |f: &FileFacts| {
         let both = host.zip(version_of(f));
         // A branch alone says nothing of builds of the same branch.
-        both.is_some_and(|(h, v)| if h.len() == 1 { v.major() > h.major() } else { v > *h })
+        let exact = case.driver.is_some_and(crate::target::Driver::is_exact);
+        both.is_some_and(|(h, v)| if exact { v > *h } else { v.major() > h.major() })
     };
     let in_place = |f: &&&FileFacts| DIRECTORIES.contains(&f.place.path.parent().as_str());
     let mut libcuda = baked.iter().filter(|f| f.place.path.file_name().starts_with("libcuda.so."));

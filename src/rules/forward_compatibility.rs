@@ -41,18 +41,26 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
             continue;
         }
         let cuda = library.cuda.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
+        let (runs, headline) = match sure {
+            true => ("runs", "by forward compatibility"),
+            false => ("may run", "perhaps by forward compatibility"),
+        };
         let message = format!(
-            "CUDA {release} runs on {} through the compat package of CUDA {cuda} in the image",
+            "CUDA {release} {runs} on {} through the compat package of CUDA {cuda} in the image",
             driver.describe()
         );
+        let own_branch = library.branch.is_some() && library.branch == driver.branch();
         let detail = match &library.note {
+            _ if own_branch => format!(
+                "compat libcuda of CUDA {cuda}, a newer build of the host's own branch: NVIDIA supports that on some branches and GPUs"
+            ),
             Some(_) => format!("compat libcuda of CUDA {cuda}; its note accepts this host branch"),
             None => format!("compat libcuda of CUDA {cuda}; NVIDIA's matrix accepts this host branch"),
         };
         let evidence = vec![Evidence { place: library.place.clone(), detail }];
         let outcome = if sure { Outcome::Holds } else { Outcome::Unknown };
         let finding = Finding::new(ID, outcome, message, evidence)
-            .headline("by forward compatibility")
+            .headline(headline)
             .component("libcuda")
             .host(limits(case, library))
             .how(How::ForwardCompatibility);

@@ -20,10 +20,9 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         if fit(&release, driver) != Fit::Minor {
             continue;
         }
-        let message = format!(
-            "CUDA {release} runs on {} (CUDA {cuda}) by minor-version compatibility",
-            driver.describe()
-        );
+        let reports = driver.version.as_ref().map_or_else(String::new, |_| format!(" (CUDA {cuda})"));
+        let message =
+            format!("CUDA {release} runs on {}{reports} by minor-version compatibility", driver.describe());
         out.push(
             Finding::new(ID, Outcome::Holds, message, runtime_evidence(&runtimes))
                 .level(Level::Note)

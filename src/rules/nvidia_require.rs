@@ -219,8 +219,15 @@ fn driver_term(property: &Property<DriverVersion>, operator: &str, value: &str) 
         return of(&numbers(driver.version.as_str()).unwrap_or_default());
     }
     // Every build of the branch lies between `535.1` and `535.9999.99`; both ends must agree.
-    let branch = driver.version.major();
-    let (low, high) = (of(&[branch, 1]), of(&[branch, 9999, 99]));
+    let mut low = numbers(driver.version.as_str()).unwrap_or_default();
+    let mut high = low.clone();
+    low.push(1);
+    high.extend([9999, 99]);
+    let within = ordering(&low, &wanted).is_le() && ordering(&high, &wanted).is_ge();
+    if within && matches!(operator, "=" | "!=") {
+        return Answer::NotKnown;
+    }
+    let (low, high) = (of(&low), of(&high));
     if low == high { low } else { Answer::NotKnown }
 }
 
@@ -302,7 +309,9 @@ pub(super) fn evaluate_csv(
     }
     let (mut open, mut failures) = (false, Vec::new());
     for terms in &alternatives {
-        let bad = terms.iter().map(|t| (t, t.holds(cuda, arch))).find(|(_, a)| *a != Answer::Satisfied);
+        // Whatever an open term says, one that fails decides.
+        let of = |wanted: Answer| terms.iter().find(|t| t.holds(cuda, arch) == wanted).map(|t| (t, wanted));
+        let bad = of(Answer::Unsatisfied).or_else(|| of(Answer::NotKnown));
         match bad {
             None => return (Answer::Satisfied, String::new()),
             Some((term, answer)) => {
@@ -453,6 +462,9 @@ mod tests {
         assert_eq!(evaluate("driver>=550", &branch), Answer::Unsatisfied);
         assert_eq!(evaluate("driver>=535.104.05", &branch), Answer::NotKnown);
         assert_eq!(evaluate("driver=535", &branch), Answer::Unsatisfied);
+        assert_eq!(evaluate("driver=535.104.05", &branch), Answer::NotKnown);
+        assert_eq!(evaluate("driver!=535.104.05", &branch), Answer::NotKnown);
+        assert_eq!(evaluate("driver!=550.54.14", &branch), Answer::Satisfied);
     }
 
     #[test]

@@ -35,10 +35,10 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     if let Some(expression) = config.env(NAME).filter(|v| !v.is_empty() && !disabled) {
         let branches = branches(case, expression);
         if branches.iter().all(|b| b.answer == Answer::Unsatisfied) {
-            out.push(unsatisfiable(case, expression));
+            out.push(unsatisfiable(case, expression, payload.as_ref().map(|(_, needs)| needs)));
         } else if let Some((runtime, needs)) = payload.as_ref().filter(|_| !by_entry_point) {
             out.extend(loose(case, expression, runtime, &branches));
-            out.extend(strict(case, expression, runtime, needs));
+            out.extend(strict(case, expression, runtime, needs, &branches));
         }
     }
     if !by_entry_point {
@@ -96,13 +96,20 @@ fn declared(case: &Case<'_>, expression: &str) -> Vec<Evidence> {
     about_image(case, format!("it sets {NAME}={}", shortened(expression)))
 }
 
-fn unsatisfiable(case: &Case<'_>, expression: &str) -> Finding {
+fn unsatisfiable(case: &Case<'_>, expression: &str, needs: Option<&Version>) -> Finding {
     let message = format!("{NAME}={} holds on no driver that is known", shortened(expression));
-    Finding::new(ID, Outcome::Holds, message, declared(case, expression))
+    let mut finding = Finding::new(ID, Outcome::Holds, message, declared(case, expression))
         .level(Level::Warning)
         .headline("a requirement that never holds")
-        .component(NAME.to_ascii_lowercase())
-        .remedy("write one condition per alternative; a comma means and, a blank means or".to_owned())
+        .component(NAME.to_ascii_lowercase());
+    if let Some(needs) = needs {
+        finding = finding.remedy(line(needs));
+    }
+    match expression.contains(',') {
+        true => finding
+            .remedy("a comma means and, a blank means or: write what excludes each other as alternatives"),
+        false => finding,
+    }
 }
 
 /// The line that says what the files need.
@@ -177,11 +184,19 @@ fn is_compat_package(name: &str, runtime: &Runtime) -> bool {
 }
 
 /// It refuses hosts on which everything that the image loads would start.
-fn strict(case: &Case<'_>, expression: &str, runtime: &Runtime, needs: &Version) -> Option<Finding> {
+fn strict(
+    case: &Case<'_>,
+    expression: &str,
+    runtime: &Runtime,
+    needs: &Version,
+    branches: &[OnBranch],
+) -> Option<Finding> {
     let RuntimeVersion::Exactly(release) = &runtime.version else { return None };
-    let asked = expression.split(' ').find_map(|a| Version::parse(a.strip_prefix("cuda>=")?))?;
+    let asked = expression.split(' ').filter_map(|a| Version::parse(a.strip_prefix("cuda>=")?)).min()?;
+    let needless =
+        |b: &OnBranch| b.answer == Answer::Unsatisfied && fit(&runtime.version, &b.driver) != Fit::TooOld;
     // The base image asks for its own release; only a payload of an older one makes that needless.
-    if asked <= release.major_minor() {
+    if asked <= release.major_minor() || !branches.iter().any(needless) {
         return None;
     }
     let message = format!(

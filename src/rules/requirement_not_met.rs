@@ -74,6 +74,12 @@ fn of_requirement(
         (Answer::NotKnown, _) => return None,
         (_, Some((RuntimeMode::Legacy | RuntimeMode::Csv, _))) => {
             let outcome = breaks_if(case.driver.is_none() || case.driver_is_sure());
+            if outcome == Outcome::Unknown {
+                let message = format!(
+                    "{what} {why}, as far as this driver is known: then the container does not start"
+                );
+                return Some(refused(outcome, &format!("perhaps refused at start by {name}"), message));
+            }
             let headline = format!("refused at start by {name}");
             refused(outcome, &headline, format!("{what} {why}: the container does not start"))
         }
@@ -104,11 +110,12 @@ fn not_known(
     let of_one = |brand: &Brand| evaluate(expression, &properties(case, *brand));
     // Where even one brand leaves it open, it is not the brand that is missing. Jetson modules have none to ask for.
     let by_brand = !csv && case.host.brands(case.gpu).iter().all(|b| of_one(b) != Answer::NotKnown);
-    let by_arch = case.gpu.is_none() && expression.contains("arch");
+    let keys = expression.to_ascii_lowercase();
+    let by_arch = case.gpu.is_none() && keys.contains("arch");
     let (asked, missing) = match case.driver {
         None => (false, "the driver"),
         Some(_) if csv => (case.gpu.is_some(), "the GPU, or the CUDA version of the driver"),
-        Some(d) if d.version.is_none() && expression.contains("driver") => (true, "the driver version"),
+        Some(d) if d.version.is_none() && keys.contains("driver") => (true, "the driver version"),
         Some(_) if by_arch => (false, "the GPU"),
         Some(d) if !by_brand && !d.is_exact() => (true, "the build of the driver"),
         Some(_) if case.gpu.is_none() && case.host.brand.is_none() => (false, "the brand of the GPU"),

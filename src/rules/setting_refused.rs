@@ -3,7 +3,7 @@
 use super::linking::says;
 use super::nvidia_require::{Refusal, collect, parts};
 use super::reasoning::about_image;
-use super::settings::{clipped, shortened};
+use super::settings::{clipped, is_gpu_container, shortened};
 use super::{Case, Rule, Scope};
 use crate::report::{Finding, Level, Outcome, RuleId};
 use crate::target::profile::RuntimeMode;
@@ -23,6 +23,9 @@ const PRIVILEGED: [(&str, &str); 2] = [
 ];
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
+    if !is_gpu_container(case) {
+        return Vec::new();
+    }
     let mut out: Vec<Finding> = capability_words(case).into_iter().collect();
     out.extend(privileged(case));
     out.extend(requirements(case));

@@ -72,11 +72,11 @@ fn target(row: Row, catalog: &Catalog) -> Result<Target, TargetError> {
             gpus.push(gpu);
         }
     }
+    if row.count == Some(0) {
+        return Err(TargetError::new("its count is 0".to_owned(), "leave the target out".to_owned()));
+    }
     if row.name.trim().is_empty() {
         return Err(TargetError::new("its name is empty".to_owned(), None));
-    }
-    if let Some(brand) = &row.brand {
-        Brand::check_nvml(brand)?;
     }
     if driver.is_none() && gpus.is_empty() {
         return Err(TargetError::new("it has neither driver nor cuda nor gpus".to_owned(), None));
@@ -84,7 +84,7 @@ fn target(row: Row, catalog: &Catalog) -> Result<Target, TargetError> {
     let host = Host {
         container_toolkit: row.container_toolkit.as_deref().map(toolkit_version).transpose()?,
         runtime_mode: row.runtime_mode.as_deref().map(RuntimeMode::parse).transpose()?,
-        brand: row.brand,
+        brand: row.brand.as_deref().map(Brand::check_nvml).transpose()?,
         kind: row.kind.as_deref().map(Kind::parse).transpose()?,
         kernel_module: row.kernel_module.as_deref().map(KernelModule::parse).transpose()?,
         arch: row.arch.as_deref().map(architecture).transpose()?,

@@ -78,6 +78,8 @@ pub struct DriverKnowledge {
     pub branches: Vec<u32>,
     /// A Jetson driver.
     pub tegra: bool,
+    /// The version is the front of a longer one: `535.183` of 535.183.01 and 535.183.06.
+    pub front: bool,
     /// The facts are measured or documented and the branch is not beyond the newest known one.
     pub sure: bool,
 }
@@ -121,6 +123,7 @@ impl Driver {
         let known = DriverKnowledge {
             branches: branches.iter().copied().chain(beyond).map(|b| b.branch).collect(),
             tegra: false,
+            front: false,
             sure: beyond.is_none(),
             cuda: Some(cuda.clone()),
         };
@@ -145,7 +148,7 @@ impl Driver {
 
     /// Whether the build is known, not only the branch.
     pub fn is_exact(&self) -> bool {
-        self.version.as_ref().is_some_and(|v| v.len() > 1)
+        self.version.as_ref().is_some_and(|v| v.len() > 1) && !self.known.front
     }
 }
 
@@ -165,13 +168,14 @@ fn of_tegra(row: &Tegra) -> DriverKnowledge {
         cuda: Some(row.cuda_max.clone()),
         branches: Vec::new(),
         tegra: true,
+        front: false,
         sure: !row.status.is_inferred(),
     }
 }
 
 fn of_desktop(version: &Version, catalog: &Catalog) -> DriverKnowledge {
     let Some(branch) = catalog.branch_of(version.major()) else {
-        return DriverKnowledge { cuda: None, branches: Vec::new(), tegra: false, sure: false };
+        return DriverKnowledge { front: false, cuda: None, branches: Vec::new(), tegra: false, sure: false };
     };
     // A number of the next ten above the newest branch may be a branch that the catalog does not know yet.
     let beyond = catalog.newest_branch().is_some_and(|n| n.branch == branch.branch)
@@ -180,8 +184,16 @@ fn of_desktop(version: &Version, catalog: &Catalog) -> DriverKnowledge {
         cuda: Some(branch.cuda_max.clone()),
         branches: vec![branch.branch],
         tegra: false,
+        front: is_front(version, catalog),
         sure: branch.cuda_is_sure() && !beyond,
     }
+}
+
+/// Whether only longer versions that begin with it are known.
+fn is_front(version: &Version, catalog: &Catalog) -> bool {
+    let front = format!("{version}.");
+    let known = || catalog.driver_versions.iter().map(|d| d.version.as_str());
+    version.len() == 2 && known().any(|v| v.starts_with(&front)) && !known().any(|v| v == version.as_str())
 }
 
 /// Every driver with every GPU, on hosts that are else alike; one kind alone where only that is given.
@@ -210,7 +222,8 @@ pub fn cross(drivers: Vec<Driver>, gpus: Vec<Gpu>, host: &Host) -> Vec<Target> {
 /// What was typed twice is judged once.
 fn one_of_each(targets: Vec<Target>) -> Vec<Target> {
     let mut seen = std::collections::BTreeSet::new();
-    targets.into_iter().filter(|t| seen.insert(t.name.clone())).collect()
+    let what = |t: &Target| (t.driver.as_ref().map(|d| d.text.clone()), t.gpus.first().map(Gpu::describe));
+    targets.into_iter().filter(|t| seen.insert(what(t))).collect()
 }
 
 #[cfg(test)]
@@ -229,6 +242,8 @@ mod tests {
         assert_eq!(branch.known.cuda.as_ref().unwrap().as_str(), "12.2");
         let build = Driver::parse("535.104.05", &catalog).unwrap();
         assert!(build.is_exact() && build.branch() == Some(535));
+        assert!(!Driver::parse("535.183", &catalog).unwrap().is_exact());
+        assert!(Driver::parse("390.157", &catalog).unwrap().is_exact());
         assert!(Driver::parse("12.4", &catalog).unwrap_err().hint.unwrap().contains("--host-cuda 12.4"));
         assert!(Driver::parse("newest", &catalog).is_err());
     }

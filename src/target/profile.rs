@@ -129,9 +129,9 @@ impl Brand {
         }
     }
 
-    /// Checks that a text is a brand as `nvidia-smi -q` prints it. NVML's names that begin with NVIDIA (NVIDIA RTX, NVIDIA
+    /// The text without blanks around it, where it is a brand as `nvidia-smi -q` prints it. NVML's names that begin with NVIDIA (NVIDIA RTX, NVIDIA
     /// Virtual Compute Server …) grow with its releases; all of them are accepted.
-    pub fn check_nvml(text: &str) -> Result<(), TargetError> {
+    pub fn check_nvml(text: &str) -> Result<String, TargetError> {
         const NVML: [&str; 10] = [
             "Unknown",
             "Tesla",
@@ -148,7 +148,7 @@ impl Brand {
         let nvidia =
             lower.strip_prefix("nvidia").is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
         if nvidia || NVML.iter().any(|b| b.eq_ignore_ascii_case(&lower)) {
-            return Ok(());
+            return Ok(text.trim().to_owned());
         }
         Err(no_such(
             "brand",
