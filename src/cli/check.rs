@@ -2,7 +2,7 @@
 
 use super::args::{CheckArgs, FailOn, Format, TargetArgs};
 use super::load::{self, Loaded};
-use super::{output, say, say_layers, status, status_of};
+use super::{output, remark, say, say_layers, status, status_of};
 use crate::catalog::Catalog;
 use crate::image::Error;
 use crate::inventory;
@@ -154,9 +154,13 @@ fn usage(error: TargetError) -> Error {
 fn from_file(file: &Path, chosen: &[String], catalog: &Catalog) -> Result<Vec<Target>, Error> {
     let name = file.display();
     let text = std::fs::read_to_string(file).map_err(|e| Error::usage(format!("targets `{name}`: {e}")))?;
-    let mut all = target::file::read(&text, catalog).map_err(|e| {
+    let fleet = target::fleet::read(&text, catalog).map_err(|e| {
         usage(TargetError { message: format!("targets `{name}`: {}", e.message), hint: e.hint })
     })?;
+    for text in &fleet.remarks {
+        remark(&format!("targets `{name}`: {text}"));
+    }
+    let mut all = fleet.targets;
     if let Some(unknown) = chosen.iter().find(|c| !all.iter().any(|t| t.name == **c)) {
         let names: Vec<String> = all.iter().map(|t| format!("`{}`", t.name)).collect();
         let hint = format!("it has {}", names.join(", "));

@@ -88,6 +88,11 @@ fn say(error: &Error) {
     let _stderr_closed = writeln!(std::io::stderr(), "error: {}{}", safe(&error.message), safe(&hint));
 }
 
+/// What the user should know, and what stops nothing.
+fn remark(text: &str) {
+    let _stderr_closed = writeln!(std::io::stderr(), "note: {}", crate::render::style::safe(text));
+}
+
 /// What kept layers from being read, in one line.
 fn say_layers(errors: &[Error]) {
     let Some(first) = errors.first() else { return };

@@ -10,9 +10,17 @@ pub(super) const RULE: Rule =
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let uses_gpu = case.inventory.uses_gpu();
-    let Some(driver) = case.driver.filter(|_| uses_gpu) else { return Vec::new() };
     let evidence = || about_image(case, "the target, not the image, lacks a fact".to_owned());
     let mut out = Vec::new();
+    if let Some(first) = case.host.unknown_gpus.first().filter(|_| uses_gpu) {
+        let message = format!("nothing is known of the GPU that the host calls `{first}`");
+        out.push(
+            Finding::new(ID, Outcome::Unknown, message, evidence())
+                .headline(format!("GPU `{first}` is not known"))
+                .remedy("name it with --gpu, by product or compute capability, or update cudalint"),
+        );
+    }
+    let Some(driver) = case.driver.filter(|_| uses_gpu) else { return out };
     if let Some(gpu) = case.gpu {
         let listed = |b: &u32| case.catalog.branch(*b).is_some_and(|b| b.cc.contains(&gpu.cc));
         let desktop_on_jetson = gpu.tegra

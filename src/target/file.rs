@@ -35,7 +35,7 @@ struct Row {
 }
 
 /// Reads all targets of a file, in its order.
-pub fn read(text: &str, catalog: &Catalog) -> Result<Vec<Target>, TargetError> {
+pub(super) fn read(text: &str, catalog: &Catalog) -> Result<Vec<Target>, TargetError> {
     let file: File = toml::from_str(text).map_err(|e| {
         let hint = "see `[[target]]` in the documentation: name, and driver, cuda or gpus".to_owned();
         TargetError::new(e.to_string().trim().to_owned(), hint)
@@ -91,6 +91,7 @@ fn target(row: Row, catalog: &Catalog) -> Result<Target, TargetError> {
         os: row.os,
         gpu_request: row.gpu_request.as_deref().map(GpuRequest::parse).transpose()?,
         cuda_compat: row.cuda_compat,
+        unknown_gpus: Vec::new(),
         count: row.count,
     };
     Ok(Target { name: row.name, driver, gpus, host })

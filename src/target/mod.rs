@@ -3,9 +3,12 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-pub mod file;
+mod file;
+pub mod fleet;
 pub mod gpu;
 pub mod host;
+pub mod nodes;
+pub mod outputs;
 pub mod profile;
 
 pub use gpu::{Gpu, resolve as resolve_gpu};

@@ -199,6 +199,8 @@ pub struct Host {
     /// Whether the container stack makes compat libraries of images the ones that are loaded, where that was looked at or
     /// switched off; what the toolkit version implies is another matter.
     pub cuda_compat: Option<bool>,
+    /// GPUs of the host that nothing is known of, as it names them.
+    pub unknown_gpus: Vec<String>,
     /// Nodes like this one.
     pub count: Option<u64>,
 }
