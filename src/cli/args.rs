@@ -193,12 +193,15 @@ pub(super) struct TargetArgs {
     /// Brand of the GPU as `nvidia-smi -q` prints it; default: that of the product
     #[arg(long, value_name = "NAME", env = "CUDALINT_BRAND")]
     pub(super) brand: Option<String>,
-    /// Profiles of hosts in a TOML file
+    /// Hosts: profiles in TOML, `kubectl get nodes -o json` or what `nvidia-smi` prints; `-` for standard input
     #[arg(long, value_name = "FILE", env = "CUDALINT_TARGETS", conflicts_with_all = ["host_driver", "host_cuda", "gpu", "container_toolkit", "runtime_mode", "brand"])]
     pub(super) targets: Option<PathBuf>,
     /// Only this profile of --targets; repeatable
     #[arg(long, value_name = "NAME", env = "CUDALINT_TARGET", requires = "targets")]
     pub(super) target: Vec<String>,
+    /// Judge for cordoned nodes of --targets too
+    #[arg(long, env = "CUDALINT_CORDONED", requires = "targets", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    pub(super) cordoned: bool,
     /// Directory whose TOML files are laid over the built-in catalog
     #[arg(long, value_name = "DIR", env = "CUDALINT_CATALOG")]
     pub(super) catalog: Option<PathBuf>,

@@ -15,6 +15,10 @@ use std::path::Path;
 
 pub(super) fn run(args: &CheckArgs) -> Result<u8, Error> {
     let catalog = load::catalog(args.target.catalog.as_deref())?;
+    let from_stdin = args.target.targets.as_deref() == Some(Path::new("-"));
+    if from_stdin && args.images.iter().any(|i| i == "-") {
+        return Err(Error::usage("image and targets cannot both come from standard input"));
+    }
     let targets = targets(&args.target, &catalog)?;
     let outputs = output::plan(&args.output, Format::Text)?;
     let as_of = super::output::as_of(args.as_of.as_deref())?;
@@ -116,7 +120,7 @@ impl Exit {
 /// The profiles of a file, or every driver with every GPU.
 fn targets(args: &TargetArgs, catalog: &Catalog) -> Result<Vec<Target>, Error> {
     if let Some(file) = &args.targets {
-        return from_file(file, &args.target, catalog);
+        return from_file(file, &args.target, args.cordoned, catalog);
     }
     let mut drivers = Vec::new();
     for text in &args.host_driver {
@@ -151,10 +155,20 @@ fn usage(error: TargetError) -> Error {
     }
 }
 
-fn from_file(file: &Path, chosen: &[String], catalog: &Catalog) -> Result<Vec<Target>, Error> {
+fn from_file(
+    file: &Path,
+    chosen: &[String],
+    cordoned: bool,
+    catalog: &Catalog,
+) -> Result<Vec<Target>, Error> {
     let name = file.display();
-    let text = std::fs::read_to_string(file).map_err(|e| Error::usage(format!("targets `{name}`: {e}")))?;
-    let fleet = target::fleet::read(&text, catalog).map_err(|e| {
+    let text = if file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin().lock())
+    } else {
+        std::fs::read_to_string(file)
+    };
+    let text = text.map_err(|e| Error::usage(format!("targets `{name}`: {e}")))?;
+    let fleet = target::fleet::read(&text, cordoned, catalog).map_err(|e| {
         usage(TargetError { message: format!("targets `{name}`: {}", e.message), hint: e.hint })
     })?;
     for text in &fleet.remarks {

@@ -16,10 +16,11 @@ pub struct Fleet {
     pub remarks: Vec<String>,
 }
 
-/// Reads a file of any of the forms; which one it is shows in the text.
-pub fn read(text: &str, catalog: &Catalog) -> Result<Fleet, TargetError> {
+/// Reads a file of any of the forms; which one it is shows in the text. `cordoned`: with the nodes on which nothing is
+/// scheduled.
+pub fn read(text: &str, cordoned: bool, catalog: &Catalog) -> Result<Fleet, TargetError> {
     if text.trim_start().starts_with('{') {
-        of_nodes(text, catalog)
+        of_nodes(text, cordoned, catalog)
     } else if outputs::is_one(text) {
         let (target, remarks) = target(&outputs::read(text)?, catalog)?;
         Ok(Fleet { targets: vec![target], remarks })
@@ -28,8 +29,8 @@ pub fn read(text: &str, catalog: &Catalog) -> Result<Fleet, TargetError> {
     }
 }
 
-fn of_nodes(text: &str, catalog: &Catalog) -> Result<Fleet, TargetError> {
-    let nodes = nodes::read(text, false)?;
+fn of_nodes(text: &str, cordoned: bool, catalog: &Catalog) -> Result<Fleet, TargetError> {
+    let nodes = nodes::read(text, cordoned)?;
     let mut groups: Vec<(Said, Vec<String>)> = Vec::new();
     let mut fleet = Fleet::default();
     let named = |why: LeftOut| {
@@ -43,7 +44,7 @@ fn of_nodes(text: &str, catalog: &Catalog) -> Result<Fleet, TargetError> {
         ));
     }
     if let Some(names) = named(LeftOut::Cordoned) {
-        fleet.remarks.push(format!("not judged: {names} (cordoned)"));
+        fleet.remarks.push(format!("not judged: {names} (cordoned; --cordoned takes them)"));
     }
     for node in &nodes {
         if let Some(doubt) = node.doubt.as_ref().filter(|_| node.said.is_ok()) {
@@ -148,7 +149,7 @@ mod tests {
     use super::*;
 
     fn fleet(text: &str) -> Fleet {
-        read(text, &Catalog::built_in().unwrap()).unwrap()
+        read(text, false, &Catalog::built_in().unwrap()).unwrap()
     }
 
     #[test]
@@ -156,6 +157,8 @@ mod tests {
         let fleet = fleet(include_str!("../../fixtures/hosts/nodes.json"));
         let names: Vec<&str> = fleet.targets.iter().map(|t| t.name.as_str()).collect();
         assert!(names.contains(&"535.104.05/NVIDIA H100 80GB HBM3"), "{names:?}");
+        let all = read(include_str!("../../fixtures/hosts/nodes.json"), true, &Catalog::built_in().unwrap());
+        assert_eq!(all.unwrap().targets.len(), 7);
         let counts: Vec<Option<u64>> = fleet.targets.iter().map(|t| t.host.count).collect();
         assert_eq!(counts, [1, 1, 2, 1, 1, 1].map(Some), "two nodes differ in MIG only");
         assert!(
