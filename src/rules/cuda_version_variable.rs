@@ -1,7 +1,7 @@
 //! `CUDA_VERSION` without `NVIDIA_REQUIRE_CUDA` makes the container runtime take the image for one of long ago.
 
 use super::linking::{and, says};
-use super::nvidia_require::{is_legacy_image, is_true, semantic_version};
+use super::nvidia_require::{is_legacy_image, is_switched_off, semantic_version};
 use super::reasoning::about_image;
 use super::settings::{clipped, is_gpu_container};
 use super::{Case, Rule, Scope};
@@ -22,7 +22,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     else {
         return Vec::new();
     };
-    let checked = !config.env("NVIDIA_DISABLE_REQUIRE").is_some_and(is_true);
+    let checked = !is_switched_off(config);
     let clear = semantic_version(value);
     let value = clipped(value);
     let evidence = about_image(case, format!("it sets CUDA_VERSION={value} and no NVIDIA_REQUIRE_CUDA"));

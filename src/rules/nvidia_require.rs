@@ -92,9 +92,14 @@ pub(super) fn is_true(value: &str) -> bool {
     matches!(value, "1" | "t" | "T" | "TRUE" | "true" | "True")
 }
 
+/// Whether the image switches the check of requirements off.
+pub(super) fn is_switched_off(config: &Config) -> bool {
+    config.env("NVIDIA_DISABLE_REQUIRE").is_some_and(is_true)
+}
+
 /// Everything that the runtime collects from the image; nothing where the image switches the check off.
 pub(super) fn collect(config: &Config) -> Result<Vec<Requirement>, Refusal> {
-    if config.env("NVIDIA_DISABLE_REQUIRE").is_some_and(is_true) {
+    if is_switched_off(config) {
         return Ok(Vec::new());
     }
     let mut out: Vec<Requirement> = Vec::new();

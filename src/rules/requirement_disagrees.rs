@@ -2,7 +2,7 @@
 
 use super::compat::lifts;
 use super::nvidia_require::{
-    Answer, DriverVersion, Properties, Property, evaluate, is_true, mentions_brand, semantic_version,
+    Answer, DriverVersion, Properties, Property, evaluate, is_switched_off, mentions_brand, semantic_version,
 };
 use super::reasoning::{Fit, about_image, fit};
 use super::settings::shortened;
@@ -31,13 +31,12 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         || case.inventory.compat.iter().any(|c| c.reach == Reach::EntryPoint);
     let payload = payload(case);
     let mut out = Vec::new();
-    let disabled = config.env("NVIDIA_DISABLE_REQUIRE").is_some_and(is_true);
-    if let Some(expression) = config.env(NAME).filter(|v| !v.is_empty() && !disabled) {
+    if let Some(expression) = config.env(NAME).filter(|v| !v.is_empty() && !is_switched_off(config)) {
         let branches = branches(case, expression);
         if branches.iter().all(|b| b.answer == Answer::Unsatisfied) {
             out.push(unsatisfiable(case, expression, payload.as_ref().map(|(_, needs)| needs)));
         } else if let Some((runtime, needs)) = payload.as_ref().filter(|_| !by_entry_point) {
-            out.extend(loose(case, expression, runtime, &branches));
+            out.extend(loose(case, expression, runtime, needs, &branches));
             out.extend(strict(case, expression, runtime, needs, &branches));
         }
     }
@@ -126,7 +125,13 @@ fn release_of(runtime: &Runtime) -> String {
 }
 
 /// It lets drivers pass on which the runtime in the image stops with error 35.
-fn loose(case: &Case<'_>, expression: &str, runtime: &Runtime, branches: &[OnBranch]) -> Option<Finding> {
+fn loose(
+    case: &Case<'_>,
+    expression: &str,
+    runtime: &Runtime,
+    needs: &Version,
+    branches: &[OnBranch],
+) -> Option<Finding> {
     let dead = |reach: &Reach| matches!(reach, Reach::Nothing | Reach::LostEntryPoint);
     let lifted = case.inventory.compat.iter().any(|c| !dead(&c.reach) && lifts(c, &runtime.version))
         || case.inventory.facts.packages.iter().any(|p| is_compat_package(&p.fact.name, runtime));
@@ -142,10 +147,6 @@ fn loose(case: &Case<'_>, expression: &str, runtime: &Runtime, branches: &[OnBra
         && Brand::ALL.iter().any(|brand| {
             evaluate(&unbounded.join(" "), &properties(&newest.driver, *brand)) == Answer::Satisfied
         });
-    let needs = match &runtime.version {
-        RuntimeVersion::Exactly(v) if v.major() < 11 => v.major_minor(),
-        version => Version::of(version.major()?, 0),
-    };
     let release = release_of(runtime);
     let message = match by_plain {
         true => format!(
@@ -165,7 +166,7 @@ fn loose(case: &Case<'_>, expression: &str, runtime: &Runtime, branches: &[OnBra
         .headline("requirement too loose")
         .component(NAME.to_ascii_lowercase())
         .error(case.error(35))
-        .remedy(line(&needs));
+        .remedy(line(needs));
     Some(match (by_plain, &runtime.version) {
         (false, RuntimeVersion::Exactly(v)) => {
             finding.remedy(format!("install cuda-compat-{}-{} in the image", v.major(), v.minor()))

@@ -2,8 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "asks the running host on purpose: `--host-driver auto`")]
 
-use super::TargetError;
-use regex::Regex;
+use super::{TargetError, outputs};
 
 /// Where the kernel module tells its version.
 const PLACES: [&str; 2] = ["/proc/driver/nvidia/version", "/sys/module/nvidia/version"];
@@ -19,8 +18,8 @@ pub fn driver_version() -> Result<String, TargetError> {
 
 /// `NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 …`, or the bare number.
 fn version_in(text: &str) -> Option<String> {
-    let pattern = Regex::new(r"(?m)^(?:NVRM version:.*?\s)?(\d{3}\.\d+(?:\.\d+)?)(?:\s|$)").ok()?;
-    pattern.captures(text)?.get(1).map(|m| m.as_str().to_owned())
+    let bare = || text.lines().map(str::trim).find(|l| outputs::is_driver_version(l)).map(str::to_owned);
+    outputs::kernel_module(text).driver.or_else(bare)
 }
 
 #[cfg(test)]

@@ -207,6 +207,10 @@ fn container_cli(text: &str) -> Said {
 static DRIVER: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\d{3}\.\d+(?:\.\d+)?$"));
 static CAPABILITY: LazyLock<Regex> = LazyLock::new(|| pattern(r"^\d{1,2}\.\d$"));
 
+pub(super) fn is_driver_version(text: &str) -> bool {
+    DRIVER.is_match(text)
+}
+
 /// `nvidia-smi --query-gpu=… --format=csv`, with or without a header; without one the fields tell by their shape.
 fn query(text: &str) -> Said {
     let mut said = Said::default();
@@ -232,10 +236,10 @@ fn query(text: &str) -> Said {
                 f.chars().any(|c| c.is_ascii_alphabetic()) && !f.starts_with("GPU-") && !f.starts_with('[');
             words && !f.ends_with("MiB") && f.contains(' ')
         };
-        let driver = by_name(&["driver_version"]).or_else(|| by_shape(&|f| DRIVER.is_match(f)));
+        let driver = by_name(&["driver_version"]).or_else(|| by_shape(&is_driver_version));
         let cc = by_name(&["compute_cap"]).or_else(|| by_shape(&|f| CAPABILITY.is_match(f)));
         let name = by_name(&["name", "gpu_name"]).or_else(|| by_shape(&is_name));
-        said.driver = said.driver.or(driver.filter(|d| DRIVER.is_match(d)).map(str::to_owned));
+        said.driver = said.driver.or(driver.filter(|d| is_driver_version(d)).map(str::to_owned));
         if let Some(name) = name.filter(|n| !n.is_empty()) {
             let cc = cc.filter(|c| CAPABILITY.is_match(c)).map(str::to_owned);
             said.gpus.push(SaidGpu { name: name.to_owned(), cc, ..SaidGpu::default() });
