@@ -13,6 +13,7 @@ pub mod facts;
 pub mod image;
 pub mod inventory;
 pub mod limits;
+pub mod matrix;
 pub mod names;
 pub mod render;
 pub mod report;
@@ -51,8 +52,9 @@ pub fn check<'a>(
     catalog: &Catalog,
     repository: &str,
 ) -> Report<'a> {
-    let judged = targets.iter().map(|t| (t.clone(), rules::judge(inventory, t, catalog))).collect();
-    let alone = if targets.is_empty() { rules::judge_alone(inventory, catalog) } else { Vec::new() };
-    let lowest = rules::lowest_driver(inventory, targets, catalog);
+    let judge = rules::Judge::new(inventory, catalog);
+    let judged = targets.iter().map(|t| (t.clone(), judge.target(t))).collect();
+    let alone = if targets.is_empty() { judge.alone() } else { Vec::new() };
+    let lowest = judge.lowest_driver(targets);
     report::build::report(inventory, repository, judged, alone, lowest)
 }

@@ -20,7 +20,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("target", &["catalog"]),
     ("report", &["inventory", "target", "facts"]),
     ("rules", &["report", "inventory", "target", "catalog", "facts"]),
-    ("render", &["report", "inventory", "target", "facts"]),
+    ("matrix", &["rules", "report", "inventory", "target", "catalog"]),
+    ("render", &["matrix", "report", "inventory", "target", "facts"]),
 ];
 const SMALL_WORDS: &[&str] = &["names", "version", "limits"];
 

@@ -39,6 +39,10 @@ pub(super) enum Command {
     Scan(ScanArgs),
     /// The CUDA bill of materials: stack, GPU code, image settings
     Inspect(InspectArgs),
+    /// Verdict for every driver branch and GPU, and the lowest driver that runs everything
+    Matrix(MatrixArgs),
+    /// Write the profile of this machine, for --targets
+    Host(HostArgs),
     /// Print the page of one rule
     Explain(ExplainArgs),
     /// List the rules
@@ -107,6 +111,40 @@ pub(super) struct InspectArgs {
     pub(super) output: OutputArgs,
 }
 
+#[derive(Args, Debug)]
+pub(super) struct MatrixArgs {
+    /// Image, as for `check`; several give one matrix each
+    #[arg(value_name = "IMAGE")]
+    pub(super) images: Vec<String>,
+    #[command(flatten)]
+    pub(super) source: SourceArgs,
+    /// Drivers: branches, versions, FROM..TO or `all`; default: branches that hosts have
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        env = "CUDALINT_DRIVERS",
+        help_heading = "Target"
+    )]
+    pub(super) drivers: Vec<String>,
+    /// GPUs, named as for --gpu; default: one of each kind
+    #[arg(long, value_name = "LIST", value_delimiter = ',', env = "CUDALINT_GPUS", help_heading = "Target")]
+    pub(super) gpus: Vec<String>,
+    /// Leave out drivers and GPUs on which nothing works
+    #[arg(long, env = "CUDALINT_ONLY_SUPPORTED", help_heading = "Output", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    pub(super) only_supported: bool,
+    #[command(flatten)]
+    pub(super) stack: StackArgs,
+    /// Directory whose TOML files are laid over the built-in catalog
+    #[arg(long, value_name = "DIR", env = "CUDALINT_CATALOG", help_heading = "Target")]
+    pub(super) catalog: Option<PathBuf>,
+    /// Day by which branches count as supported, as YYYY-MM-DD; default today
+    #[arg(long, value_name = "DATE", env = "CUDALINT_AS_OF", help_heading = "Target")]
+    pub(super) as_of: Option<String>,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
 /// Where the image comes from and how it is read.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Image")]
@@ -171,6 +209,21 @@ pub(super) struct SourceArgs {
     pub(super) verify_diff_ids: bool,
 }
 
+/// What runs containers on the hosts.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Target")]
+pub(super) struct StackArgs {
+    /// Version of the NVIDIA container toolkit on the hosts
+    #[arg(long, value_name = "VERSION", env = "CUDALINT_CONTAINER_TOOLKIT")]
+    pub(super) container_toolkit: Option<String>,
+    /// How the container runtime works: legacy, cdi or csv; default: what the toolkit version implies
+    #[arg(long, value_name = "MODE", env = "CUDALINT_RUNTIME_MODE")]
+    pub(super) runtime_mode: Option<String>,
+    /// Brand of the GPU as `nvidia-smi -q` prints it; default: that of the product
+    #[arg(long, value_name = "NAME", env = "CUDALINT_BRAND")]
+    pub(super) brand: Option<String>,
+}
+
 /// The hosts to judge for.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Target")]
@@ -184,15 +237,8 @@ pub(super) struct TargetArgs {
     /// GPU: a product (h100), architecture (sm_90, hopper), compute capability (9.0) or instance type; repeatable
     #[arg(long, value_name = "NAME", value_delimiter = ',', env = "CUDALINT_GPU")]
     pub(super) gpu: Vec<String>,
-    /// Version of the NVIDIA container toolkit on the hosts
-    #[arg(long, value_name = "VERSION", env = "CUDALINT_CONTAINER_TOOLKIT")]
-    pub(super) container_toolkit: Option<String>,
-    /// How the container runtime works: legacy, cdi or csv; default: what the toolkit version implies
-    #[arg(long, value_name = "MODE", env = "CUDALINT_RUNTIME_MODE")]
-    pub(super) runtime_mode: Option<String>,
-    /// Brand of the GPU as `nvidia-smi -q` prints it; default: that of the product
-    #[arg(long, value_name = "NAME", env = "CUDALINT_BRAND")]
-    pub(super) brand: Option<String>,
+    #[command(flatten)]
+    pub(super) stack: StackArgs,
     /// Hosts: profiles in TOML, `kubectl get nodes -o json` or what `nvidia-smi` prints; `-` for standard input
     #[arg(long, value_name = "FILE", env = "CUDALINT_TARGETS", conflicts_with_all = ["host_driver", "host_cuda", "gpu", "container_toolkit", "runtime_mode", "brand"])]
     pub(super) targets: Option<PathBuf>,
@@ -237,6 +283,9 @@ pub(super) struct OutputArgs {
 pub(super) enum Format {
     Text,
     Json,
+    Markdown,
+    Svg,
+    Html,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -255,6 +304,13 @@ pub(super) enum Colour {
 }
 
 #[derive(Args, Debug)]
+pub(super) struct HostArgs {
+    /// Directory whose TOML files are laid over the built-in catalog
+    #[arg(long, value_name = "DIR", env = "CUDALINT_CATALOG")]
+    pub(super) catalog: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
 pub(super) struct ExplainArgs {
     /// Code or name: CUL101, driver-too-old
     #[arg(value_name = "RULE")]
@@ -264,14 +320,22 @@ pub(super) struct ExplainArgs {
 #[derive(Args, Debug)]
 pub(super) struct RulesArgs {
     /// Output format
-    #[arg(short, long, value_enum, default_value_t = Format::Text, env = "CUDALINT_FORMAT")]
-    pub(super) format: Format,
+    #[arg(short, long, value_enum, default_value_t = ListFormat::Text, env = "CUDALINT_FORMAT")]
+    pub(super) format: ListFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ListFormat {
+    Text,
+    Json,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum SchemaName {
     Report,
     Facts,
+    Matrix,
+    Targets,
 }
 
 #[derive(Args, Debug)]

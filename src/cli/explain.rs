@@ -1,6 +1,6 @@
 //! `cudalint rules` and `cudalint explain RULE`: the rules, and the page of one.
 
-use super::args::{ExplainArgs, Format, RulesArgs};
+use super::args::{ExplainArgs, ListFormat, RulesArgs};
 use super::{output, status};
 use crate::image::Error;
 use crate::rules::{self, RULES};
@@ -47,14 +47,14 @@ struct RuleJson {
 
 pub(super) fn rules(args: &RulesArgs) -> Result<u8, Error> {
     let text = match args.format {
-        Format::Json => {
+        ListFormat::Json => {
             let rules: Vec<RuleJson> = RULES
                 .iter()
                 .map(|r| RuleJson { rule: r.id.code, name: r.id.name, summary: r.summary })
                 .collect();
             output::pretty(&rules)
         }
-        Format::Text => {
+        ListFormat::Text => {
             let width = RULES.iter().map(|r| r.id.name.len()).max().unwrap_or(0);
             let mut text = String::new();
             for rule in RULES {

@@ -12,7 +12,7 @@ use crate::{inventory, render};
 
 pub(super) fn run(args: &InspectArgs) -> Result<u8, Error> {
     let catalog = load::catalog(args.catalog.as_deref())?;
-    let outputs = output::plan(&args.output, Format::Text)?;
+    let outputs = output::plan(&args.output, output::TEXT_OR_JSON)?;
     let images: Vec<String> = args.image.iter().cloned().collect();
     let inputs = load::inputs(&images, &args.source)?;
     let input = inputs.first().ok_or_else(|| Error::usage("no image given"))?;

@@ -1,7 +1,7 @@
 //! Options -> opened image -> facts, with the catalog, the cache and the password they need.
 
 use super::args::{OutputArgs, SourceArgs};
-use super::progress;
+use super::{Exit, progress, say, say_layers, status, status_of};
 use crate::catalog::Catalog;
 use crate::facts::json::{TimingJson, ToolJson};
 use crate::facts::{ImageFacts, json};
@@ -46,6 +46,34 @@ pub(super) fn load(input: &Input, source: &SourceArgs, output: &OutputArgs) -> R
         Input::Facts(file) => from_document(file),
         Input::Image(image) => from_image(image, source, output),
     }
+}
+
+/// Loads every input and hands it over. One image out of several that cannot be opened is said and left out: the others are
+/// still examined. Gives the exit statuses of what was missed.
+pub(super) fn each(
+    inputs: &[Input],
+    source: &SourceArgs,
+    output: &OutputArgs,
+    mut take: impl FnMut(Loaded) -> Result<(), Error>,
+) -> Result<Exit, Error> {
+    let mut exit = Exit::default();
+    for input in inputs {
+        match load(input, source, output) {
+            Ok(loaded) => {
+                say_layers(&loaded.errors);
+                if !loaded.errors.is_empty() || !loaded.facts.complete {
+                    exit.add(status::LOOK);
+                }
+                take(loaded)?;
+            }
+            Err(error) if inputs.len() > 1 => {
+                say(&error);
+                exit.add(status_of(&error));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(exit)
 }
 
 fn from_document(file: &Path) -> Result<Loaded, Error> {

@@ -6,12 +6,15 @@ mod args;
 mod cache;
 mod check;
 mod explain;
+mod host;
 mod inspect;
 mod load;
+mod matrix;
 mod output;
 mod progress;
 mod scan;
 mod schema;
+mod targets;
 
 use crate::image::{Error, ErrorKind};
 use args::{Cli, Command};
@@ -43,7 +46,7 @@ pub fn exit_on_interrupt() {
 }
 
 /// Commands to come: never taken for images.
-const RESERVED: [&str; 8] = ["matrix", "compare", "export", "host", "serve", "plan", "attach", "sweep"];
+const RESERVED: [&str; 6] = ["compare", "export", "serve", "plan", "attach", "sweep"];
 
 /// Runs the program and gives its exit status.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
@@ -69,6 +72,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Scan(args)) => scan::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
+        Some(Command::Matrix(args)) => matrix::run(&args),
+        Some(Command::Host(args)) => host::run(&args),
         Some(Command::Explain(args)) => explain::explain(&args),
         Some(Command::Rules(args)) => explain::rules(&args),
         Some(Command::Schema(args)) => schema::run(&args),
@@ -119,5 +124,40 @@ fn status_of(error: &Error) -> u8 {
     match error.kind {
         ErrorKind::Usage => status::USAGE,
         ErrorKind::Look => status::LOOK,
+    }
+}
+
+/// Where several statuses apply, 2 wins over 3 over 1 over 4.
+#[derive(Default)]
+pub(crate) struct Exit(Vec<u8>);
+
+impl Exit {
+    pub(crate) fn add(&mut self, status: u8) {
+        self.0.push(status);
+    }
+
+    pub(crate) fn join(&mut self, other: Exit) {
+        self.0.extend(other.0);
+    }
+
+    pub(crate) fn status(&self) -> u8 {
+        [status::USAGE, status::LOOK, status::FINDINGS, status::UNKNOWN]
+            .into_iter()
+            .find(|s| self.0.contains(s))
+            .unwrap_or(status::OK)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Exit, status};
+
+    #[test]
+    fn usage_wins_over_look_over_findings_over_unknown() {
+        let of = |statuses: &[u8]| Exit(statuses.to_vec()).status();
+        assert_eq!(of(&[]), status::OK);
+        assert_eq!(of(&[status::UNKNOWN, status::FINDINGS]), status::FINDINGS);
+        assert_eq!(of(&[status::FINDINGS, status::LOOK]), status::LOOK);
+        assert_eq!(of(&[status::LOOK, status::USAGE]), status::USAGE);
     }
 }

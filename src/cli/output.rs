@@ -14,9 +14,12 @@ pub(super) struct Outputs {
     pub(super) style: Style,
 }
 
-/// `-f FORMAT`, `-o FILE` (in that format) and `-o FORMAT=FILE`.
-pub(super) fn plan(args: &OutputArgs, default: Format) -> Result<Outputs, Error> {
-    let format = args.format.unwrap_or(default);
+/// Formats of most commands; the first is the default.
+pub(super) const TEXT_OR_JSON: &[Format] = &[Format::Text, Format::Json];
+
+/// `-f FORMAT`, `-o FILE` (in that format) and `-o FORMAT=FILE`. `known`: the formats of the command, its default first.
+pub(super) fn plan(args: &OutputArgs, known: &[Format]) -> Result<Outputs, Error> {
+    let format = args.format.or_else(|| known.first().copied()).unwrap_or(Format::Text);
     let mut targets = Vec::new();
     for text in &args.output {
         let named = text.split_once('=').and_then(|(f, file)| Some((Format::from_str(f, true).ok()?, file)));
@@ -29,9 +32,18 @@ pub(super) fn plan(args: &OutputArgs, default: Format) -> Result<Outputs, Error>
     if targets.is_empty() {
         targets.push((format, None));
     }
+    if let Some((other, _)) = targets.iter().find(|(f, _)| !known.contains(f)) {
+        let names: Vec<String> = known.iter().map(|f| name(*f)).collect();
+        let message = format!("this command does not write {}", name(*other));
+        return Err(Error::usage(message).hint(format!("it writes {}", names.join(", "))));
+    }
     let to_terminal =
         targets.iter().any(|(f, file)| *f == Format::Text && file.is_none()) && io::stdout().is_terminal();
     Ok(Outputs { targets, style: Style { colour: colour(args.color, to_terminal) } })
+}
+
+fn name(format: Format) -> String {
+    format.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned())
 }
 
 /// `NO_COLOR` and `TERM=dumb` turn colour off, `FORCE_COLOR` and `CLICOLOR_FORCE` on; `--color` wins.

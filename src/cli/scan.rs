@@ -7,7 +7,7 @@ use crate::image::Error;
 use crate::render::style::{bytes, safe};
 
 pub(super) fn run(args: &ScanArgs) -> Result<u8, Error> {
-    let outputs = output::plan(&args.output, Format::Json)?;
+    let outputs = output::plan(&args.output, &[Format::Json, Format::Text])?;
     let images: Vec<String> = args.image.iter().cloned().collect();
     let inputs = load::inputs(&images, &args.source)?;
     let input = inputs.first().ok_or_else(|| Error::usage("no image given"))?;

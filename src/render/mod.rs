@@ -2,6 +2,7 @@
 
 pub mod inspect;
 pub mod json;
+pub mod matrix;
 pub mod style;
 pub mod text;
 pub mod tree;

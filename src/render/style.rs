@@ -53,6 +53,22 @@ pub fn safe(text: &str) -> String {
     out
 }
 
+/// Text without any meaning in HTML, SVG or XML.
+pub fn markup(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
 /// Cuts `text` to `width` characters, with a mark where it was cut.
 pub fn shorten(text: &str, width: usize) -> String {
     if text.chars().count() <= width {

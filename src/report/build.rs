@@ -75,11 +75,9 @@ fn judge_target(
     let mut how: Vec<How> = Vec::new();
     let mut gpus = Vec::new();
     for part in parts {
-        let verdict = verdict(inventory, &part.findings);
+        let verdict = verdict(inventory, part.findings.iter());
         worst = worst.max(Some(verdict));
-        // What fails gets nothing done, except on the CPU.
-        let counts = |how: &How| verdict != Verdict::Fails || *how == How::CpuFallback;
-        how.extend(part.findings.iter().flat_map(|f| f.how.iter().copied()).filter(counts));
+        how.extend(self::how(verdict, part.findings.iter()));
         if let Some(gpu) = part.gpu {
             gpus.push(GpuVerdict { name: gpu.typed.clone(), describe: gpu.describe(), cc: gpu.cc, verdict });
         }
@@ -102,8 +100,8 @@ fn judge_target(
 
 /// Fails outranks unknown, unknown degraded, degraded runs. A pass needs something that uses the GPU; an image that was
 /// not seen whole is never better than unknown.
-fn verdict(inventory: &Inventory, findings: &[Finding]) -> Verdict {
-    match findings.iter().map(|f| f.outcome).max() {
+pub fn verdict<'f>(inventory: &Inventory, findings: impl Iterator<Item = &'f Finding>) -> Verdict {
+    match findings.map(|f| f.outcome).max() {
         Some(Outcome::Breaks) => Verdict::Fails,
         Some(Outcome::Unknown) => Verdict::Unknown,
         _ if !inventory.facts.complete => Verdict::Unknown,
@@ -111,6 +109,15 @@ fn verdict(inventory: &Inventory, findings: &[Finding]) -> Verdict {
         Some(Outcome::Degrades) => Verdict::Degraded,
         _ => Verdict::Runs,
     }
+}
+
+/// The mechanisms of one GPU's findings. What fails gets nothing done, except on the CPU.
+pub fn how<'f>(verdict: Verdict, findings: impl Iterator<Item = &'f Finding>) -> Vec<How> {
+    let counts = |how: &How| verdict != Verdict::Fails || *how == How::CpuFallback;
+    let mut out: Vec<How> = findings.flat_map(|f| f.how.iter().copied()).filter(counts).collect();
+    out.sort_unstable();
+    out.dedup();
+    out
 }
 
 fn collect(all: &mut Collected, finding: Finding, target: Option<&str>, identity: &Identity) {

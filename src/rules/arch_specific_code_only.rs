@@ -1,7 +1,7 @@
 //! All code is for `a` or `f` targets of other GPUs: it runs there and nowhere else, and its PTX leads nowhere.
 
 use super::reasoning::judge_code;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::inventory::gpu_code::Reach;
 use crate::report::{Finding, RuleId};
 
@@ -9,7 +9,7 @@ const ID: RuleId = RuleId { code: "CUL205", name: "arch-specific-code-only" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "all code is architecture- or family-specific (`a`, `f`) for other GPUs",
-    scope: Scope::Target,
+    reads: Reads::ALL,
     judge,
 };
 

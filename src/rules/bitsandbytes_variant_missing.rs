@@ -1,7 +1,7 @@
 //! bitsandbytes brings one library per CUDA release and picks by torch's; without a fitting one it computes on the CPU.
 
 use super::linking::{at, at_place, says};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::facts::FileFacts;
 use crate::inventory::processes::in_site;
 use crate::report::{Finding, How, Outcome, RuleId};
@@ -11,7 +11,7 @@ const ID: RuleId = RuleId { code: "CUL413", name: "bitsandbytes-variant-missing"
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "bitsandbytes has no library for the CUDA release of the torch in the image",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

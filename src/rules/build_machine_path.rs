@@ -2,14 +2,14 @@
 
 use super::linking::{applications, at};
 use super::reasoning::limited;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL313", name: "build-machine-path" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "a search path inside a library names a directory of its build machine, or the working directory",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

@@ -2,7 +2,7 @@
 
 use super::linking::{at_place, says};
 use super::requirements::Requirement;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::inventory::frameworks::{Framework, torch_of_xformers};
 use crate::report::{Finding, Outcome, RuleId};
 use crate::version::Version;
@@ -11,7 +11,7 @@ const ID: RuleId = RuleId { code: "CUL405", name: "built-for-another-torch" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "an extension package is for another torch than the installed one",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

@@ -1,7 +1,7 @@
 //! A library of the stack was built for a newer glibc or libstdc++ than the image has.
 
 use super::linking::{applications, at, best_member, says};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::inventory::gaps::{Gap, Missing};
 use crate::report::{Finding, Outcome, RuleId};
 
@@ -9,7 +9,7 @@ const ID: RuleId = RuleId { code: "CUL303", name: "c-library-too-old" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the image's glibc or libstdc++ is older than a part of the stack was built for",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

@@ -1,14 +1,14 @@
 //! Settings of the image switch off checks that would have said what is wrong.
 
 use super::reasoning::about_image;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::report::{Finding, Level, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL414", name: "checks-disabled" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "an environment variable of the image switches off a version check",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

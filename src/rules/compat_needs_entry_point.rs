@@ -1,7 +1,7 @@
 //! Forward compatibility of NVIDIA's framework images is the work of their entry point, which is easily replaced.
 
 use super::reasoning::about_image;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::inventory::compat::{CompatLibrary, ENTRY_POINT, Reach};
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
 
@@ -9,7 +9,7 @@ const ID: RuleId = RuleId { code: "CUL513", name: "compat-needs-entry-point" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "only NVIDIA's entry point switches the compat libraries of the image on",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

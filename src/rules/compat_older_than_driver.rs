@@ -1,7 +1,7 @@
 //! The image puts its compat directory on the loader's path, and the host driver is newer: the old libcuda is loaded.
 
 use super::compat::{first_of_search_path, is_consumer};
-use super::{Case, Rule, Scope, breaks_if};
+use super::{Case, Reads, Rule, breaks_if};
 use crate::inventory::compat::{CompatLibrary, Reach};
 use crate::report::{Evidence, Finding, Outcome, RuleId};
 use crate::target::profile::{Kind, RuntimeMode};
@@ -11,7 +11,7 @@ const ID: RuleId = RuleId { code: "CUL501", name: "compat-older-than-driver" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the image's search path makes a compat libcuda win that is older than the host driver",
-    scope: Scope::Target,
+    reads: Reads::ALL,
     judge,
 };
 

@@ -1,7 +1,7 @@
 //! Two distributions that put the same module into one site directory: the later one won.
 
 use super::linking::{and, at_place, says};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::inventory::frameworks::Framework;
 use crate::report::{Finding, Outcome, RuleId};
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ const ID: RuleId = RuleId { code: "CUL408", name: "conflicting-distributions" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "two distributions that bring the same module are installed together",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

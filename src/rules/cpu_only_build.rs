@@ -1,7 +1,7 @@
 //! A framework without any GPU support in an image that is meant for GPUs.
 
 use super::linking::{applications, at_place, says};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::inventory::frameworks::{Backend, Framework};
 use crate::report::{Finding, How, Level, Outcome, RuleId};
 
@@ -9,7 +9,7 @@ const ID: RuleId = RuleId { code: "CUL401", name: "cpu-only-build" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "a framework is the CPU build, in an image that presents itself as one for GPUs",
-    scope: Scope::Image,
+    reads: Reads::GPU,
     judge,
 };
 

@@ -1,7 +1,7 @@
 //! cuBLAS and the cuBLASLt that it loads are of different releases.
 
 use super::linking::{applications, at, library_text, object_of, says};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::facts::FileFacts;
 use crate::inventory::loader::Via;
 use crate::report::{Finding, Outcome, RuleId};
@@ -10,7 +10,7 @@ const ID: RuleId = RuleId { code: "CUL304", name: "cublas-pair-mixed" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "cuBLAS is loaded together with a cuBLASLt of another release",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

@@ -4,7 +4,7 @@ use super::linking::{and, says};
 use super::nvidia_require::{is_legacy_image, is_switched_off, semantic_version};
 use super::reasoning::about_image;
 use super::settings::{clipped, is_gpu_container};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::report::{Finding, Level, Outcome, RuleId};
 use crate::target::profile::RuntimeMode;
 
@@ -12,7 +12,7 @@ const ID: RuleId = RuleId { code: "CUL506", name: "cuda-version-variable" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "CUDA_VERSION alone makes the container runtime treat the image as one of nvidia-docker 1",
-    scope: Scope::Image,
+    reads: Reads::HOST,
     judge,
 };
 

@@ -29,9 +29,22 @@ const PARTS_9: [&str; 7] = [
     "libcudnn_heuristic",
 ];
 
+/// A cuDNN dispatcher, and the process that loads it.
+struct Dispatcher<'c> {
+    group: &'c str,
+    file: &'c FileFacts,
+    version: Option<Version>,
+    /// `8` or `9`, and the sub-libraries of it.
+    major: &'c str,
+    names: &'static [&'static str],
+    /// Position in the process.
+    index: usize,
+    process: &'c Process<'c>,
+}
+
 /// Every cuDNN dispatcher that an application loads, or that stands alone where there is none, once each.
-pub(super) fn sets<'c>(case: &Case<'c>) -> Vec<Set<'c>> {
-    let mut out: Vec<Set<'c>> = Vec::new();
+fn dispatchers<'c>(case: &Case<'c>) -> Vec<Dispatcher<'c>> {
+    let mut out: Vec<Dispatcher<'c>> = Vec::new();
     let any_application = applications(case).next().is_some();
     let groups = case
         .inventory
@@ -45,7 +58,7 @@ pub(super) fn sets<'c>(case: &Case<'c>) -> Vec<Set<'c>> {
         for member in &group.members {
             let Some((index, dispatcher)) = object_of(&member.process, "libcudnn") else { continue };
             let file = dispatcher.file;
-            if out.iter().any(|s| s.dispatcher.place == file.place) {
+            if out.iter().any(|s| s.file.place == file.place) {
                 continue;
             }
             let major =
@@ -56,28 +69,45 @@ pub(super) fn sets<'c>(case: &Case<'c>) -> Vec<Set<'c>> {
                 _ => continue,
             };
             let version = case.inventory.version_at(file);
-            let mut process = member.process.clone();
-            let parts = names
-                .iter()
-                .map(|name| {
-                    let spelled = spellings(name, version.as_ref(), major);
-                    let mut load = None;
-                    for spelling in spelled {
-                        let next = case.inventory.processes.loader.open_name(&mut process, index, &spelling);
-                        let found = !next.is_lost();
-                        load = Some(next);
-                        if found {
-                            break;
-                        }
-                    }
-                    (*name, load)
-                })
-                .filter_map(|(name, load)| Some((name, load?)))
-                .collect();
-            out.push(Set { group: group.name.clone(), dispatcher: file, version, parts, process });
+            let process = &member.process;
+            out.push(Dispatcher { group: &group.name, file, version, major, names, index, process });
         }
     }
     out
+}
+
+/// What opening a sub-library gives.
+fn open<'c>(case: &Case<'c>, of: &Dispatcher<'c>, name: &str, process: &mut Process<'c>) -> Option<Load<'c>> {
+    let mut load = None;
+    for spelling in spellings(name, of.version.as_ref(), of.major) {
+        let next = case.inventory.processes.loader.open_name(process, of.index, &spelling);
+        let found = !next.is_lost();
+        load = Some(next);
+        if found {
+            break;
+        }
+    }
+    load
+}
+
+/// Every cuDNN with all its sub-libraries.
+pub(super) fn sets<'c>(case: &Case<'c>) -> Vec<Set<'c>> {
+    let set = |of: Dispatcher<'c>| {
+        let mut process = of.process.clone();
+        let part = |name: &&'static str| Some((*name, open(case, &of, name, &mut process)?));
+        let parts = of.names.iter().filter_map(part).collect();
+        Set { group: of.group.to_owned(), dispatcher: of.file, version: of.version, parts, process }
+    };
+    dispatchers(case).into_iter().map(set).collect()
+}
+
+/// Every cuDNN by its group and the file that tells its version and GPUs: the first sub-library where it is found.
+pub(super) fn telling<'c>(case: &Case<'c>) -> Vec<(&'c str, &'c FileFacts)> {
+    let one = |of: Dispatcher<'c>| {
+        let first = of.names.first().and_then(|name| open(case, &of, name, &mut of.process.clone()));
+        (of.group, first.and_then(|l| l.file).unwrap_or(of.file))
+    };
+    dispatchers(case).into_iter().map(one).collect()
 }
 
 /// cuDNN 9 tries `.so.9.10.2`, `.so.9.10`, `.so.9`, then `.so` (its strings); cuDNN 8 `.so.8` only.

@@ -2,14 +2,14 @@
 
 use super::cudnn::sets;
 use super::linking::{and, at, pip_package, says};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::facts::{Package, PackageOrigin};
 use crate::report::{Finding, Outcome, RuleId};
 use crate::version::Version;
 
 const ID: RuleId = RuleId { code: "CUL306", name: "cudnn-incomplete" };
 pub(super) const RULE: Rule =
-    Rule { id: ID, summary: "cuDNN does not find one of its sub-libraries", scope: Scope::Image, judge };
+    Rule { id: ID, summary: "cuDNN does not find one of its sub-libraries", reads: Reads::IMAGE, judge };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let mut out = Vec::new();

@@ -2,7 +2,7 @@
 
 use super::cudnn::{Set, sets};
 use super::linking::{and, at, says};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::facts::FileFacts;
 use crate::inventory::loader::Via;
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
@@ -10,7 +10,7 @@ use crate::version::Version;
 
 const ID: RuleId = RuleId { code: "CUL305", name: "cudnn-mixed" };
 pub(super) const RULE: Rule =
-    Rule { id: ID, summary: "cuDNN would load sub-libraries of another release", scope: Scope::Image, judge };
+    Rule { id: ID, summary: "cuDNN would load sub-libraries of another release", reads: Reads::IMAGE, judge };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let mut out = Vec::new();

@@ -2,7 +2,7 @@
 
 use super::linking::{at, at_place, object_of, says};
 use super::requirements::Requirement;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::facts::FileFacts;
 use crate::inventory::frameworks::Framework;
 use crate::report::{Finding, Outcome, RuleId};
@@ -12,7 +12,7 @@ const ID: RuleId = RuleId { code: "CUL319", name: "cudnn-older-than-built" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "a framework gets an older cuDNN than it was built with",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

@@ -1,35 +1,29 @@
 //! cuDNN has no kernels for the GPU: too old a GPU for it, or too new a one.
 
-use super::cudnn::{Set, sets};
+use super::cudnn::telling;
 use super::linking::{at, says};
-use super::{Case, Rule, Scope, breaks_if};
+use super::{Case, Reads, Rule, breaks_if};
+use crate::facts::FileFacts;
 use crate::report::{Finding, Outcome, RuleId};
 use crate::target::Gpu;
 use crate::version::ComputeCapability;
 
 const ID: RuleId = RuleId { code: "CUL315", name: "cudnn-without-gpu" };
 pub(super) const RULE: Rule =
-    Rule { id: ID, summary: "the cuDNN release has no kernels for the GPU", scope: Scope::Target, judge };
+    Rule { id: ID, summary: "the cuDNN release has no kernels for the GPU", reads: Reads::GPU, judge };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let Some(gpu) = case.gpu else { return Vec::new() };
-    sets(case).iter().filter_map(|set| one(case, set, gpu)).collect()
+    telling(case).into_iter().filter_map(|(group, file)| one(case, group, file, gpu)).collect()
 }
 
-fn one(case: &Case<'_>, set: &Set<'_>, gpu: &Gpu) -> Option<Finding> {
-    let file = set
-        .parts
-        .iter()
-        .find(|(name, _)| matches!(*name, "libcudnn_graph" | "libcudnn_ops_infer"))
-        .and_then(|(_, l)| l.file)
-        .unwrap_or(set.dispatcher);
+fn one(case: &Case<'_>, group: &str, file: &FileFacts, gpu: &Gpu) -> Option<Finding> {
     let version = case.inventory.version_at(file)?;
     let dropped = case.catalog.cudnn_gpus.iter().find(|r| version >= r.from && gpu.cc < r.cc_min);
     let newest = file.elf.as_ref().and_then(|e| e.version_numbers.get("cudnnGetMaxDeviceVersion"));
     // 900 is compute capability 9.0, 1200 is 12.0.
     let newest = newest.map(|n| ComputeCapability { major: n / 100, minor: n / 10 % 10 });
     let too_new = newest.filter(|n| n.major < gpu.cc.major);
-    let group = &set.group;
     let (message, detail, outcome, fix) = match (dropped, too_new) {
         (Some(row), _) => (
             format!(
@@ -65,7 +59,7 @@ fn one(case: &Case<'_>, set: &Set<'_>, gpu: &Gpu) -> Option<Finding> {
     Some(
         Finding::new(ID, outcome, message, vec![at(file, detail)])
             .headline(format!("cuDNN {version} without code for the GPU"))
-            .component(group.clone())
+            .component(group)
             .error(says("CUDNN_STATUS_ARCH_MISMATCH"))
             .remedy(fix),
     )

@@ -1,14 +1,14 @@
 //! CuPy imports without any CUDA library and fails at the first kernel: it compiles with NVRTC of its own CUDA major.
 
 use super::linking::{anywhere, at_place, says};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::report::{Finding, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL322", name: "cupy-libraries-missing" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the NVRTC that CuPy compiles its kernels with is not in the image",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

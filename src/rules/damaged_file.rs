@@ -1,12 +1,12 @@
 //! A file could not be read as it should. Where it is one of the CUDA stack, what it would have said is missing.
 
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::facts::Problem;
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL901", name: "damaged-file" };
 pub(super) const RULE: Rule =
-    Rule { id: ID, summary: "a file of the image could not be read completely", scope: Scope::Image, judge };
+    Rule { id: ID, summary: "a file of the image could not be read completely", reads: Reads::IMAGE, judge };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     case.inventory.facts.problems.iter().map(|p| finding(case, p)).collect()

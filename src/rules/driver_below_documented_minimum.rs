@@ -1,7 +1,7 @@
 //! A driver build of the right branch below the documented minimum of the CUDA family: untested by NVIDIA, not refused.
 
 use super::reasoning::{Fit, fit, releases, runtime_evidence};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::inventory::requirements::minimum;
 use crate::report::{Finding, Level, Outcome, RuleId};
 
@@ -9,7 +9,7 @@ const ID: RuleId = RuleId { code: "CUL102", name: "driver-below-documented-minim
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the driver build is below the minimum that NVIDIA documents, though of the right branch",
-    scope: Scope::Target,
+    reads: Reads::ALL,
     judge,
 };
 

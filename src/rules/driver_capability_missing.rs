@@ -3,7 +3,7 @@
 use super::linking::{cannot_open, is_toolkit_extra};
 use super::reasoning::limited;
 use super::settings::{capabilities, clipped, is_gpu_container};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::catalog::{CapabilityRow, library_stem};
 use crate::facts::FileFacts;
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
@@ -13,7 +13,7 @@ const ID: RuleId = RuleId { code: "CUL508", name: "driver-capability-missing" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "NVIDIA_DRIVER_CAPABILITIES leaves out a part of the driver that the image uses",
-    scope: Scope::Image,
+    reads: Reads::HOST,
     judge,
 };
 

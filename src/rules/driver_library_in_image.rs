@@ -2,7 +2,7 @@
 
 use super::linking::{and, at, is_toolkit_extra, says};
 use super::reasoning::limited;
-use super::{Case, Rule, Scope, breaks_if};
+use super::{Case, Reads, Rule, breaks_if};
 use crate::facts::FileFacts;
 use crate::inventory::compat::is_compat_path;
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
@@ -13,7 +13,7 @@ const ID: RuleId = RuleId { code: "CUL503", name: "driver-library-in-image" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "libraries of a driver are baked into the image",
-    scope: Scope::ImageOrTarget,
+    reads: Reads::DRIVER.and(Reads::HOST),
     judge,
 };
 

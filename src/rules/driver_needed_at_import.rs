@@ -2,7 +2,7 @@
 
 use super::linking::{applications, at, cannot_open};
 use super::reasoning::limited;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::inventory::loader::Status;
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
 
@@ -10,7 +10,7 @@ const ID: RuleId = RuleId { code: "CUL317", name: "driver-needed-at-import" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "an extension cannot be imported where no driver is mounted: in builds, in tests, on CPU nodes",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

@@ -1,7 +1,7 @@
 //! What the injected libcuda needs from the image's C library is not there.
 
 use super::linking::{at, cannot_open, says};
-use super::{Case, Rule, Scope, breaks_if};
+use super::{Case, Reads, Rule, breaks_if};
 use crate::catalog::DriverNeed;
 use crate::facts::FileFacts;
 use crate::inventory::loader::Libc;
@@ -12,7 +12,7 @@ const ID: RuleId = RuleId { code: "CUL516", name: "driver-needs-library" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the image lacks a part of the C library that the driver's libcuda needs",
-    scope: Scope::Target,
+    reads: Reads::DRIVER,
     judge,
 };
 

@@ -1,12 +1,12 @@
 //! The driver given does not decide: beyond the catalog, or a desktop driver for a Jetson module and the reverse.
 
 use super::reasoning::about_image;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::report::{Finding, Level, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL109", name: "driver-not-decisive" };
 pub(super) const RULE: Rule =
-    Rule { id: ID, summary: "what is known of the host driver does not decide", scope: Scope::Target, judge };
+    Rule { id: ID, summary: "what is known of the host driver does not decide", reads: Reads::ALL, judge };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let uses_gpu = case.inventory.uses_gpu();

@@ -1,7 +1,7 @@
 //! The host driver is older than the release of its branch that mends known vulnerabilities.
 
 use super::reasoning::about_image;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::report::{Finding, Level, Outcome, RuleId};
 use crate::target::profile::Kind;
 
@@ -9,7 +9,7 @@ const ID: RuleId = RuleId { code: "CUL603", name: "driver-security-fix-missing" 
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the host driver lacks a security fix of its branch, or its branch gets none any more",
-    scope: Scope::Target,
+    reads: Reads::DRIVER.and(Reads::HOST),
     judge,
 };
 

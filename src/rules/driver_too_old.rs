@@ -2,7 +2,7 @@
 
 use super::compat::{CompatUse, compat, lifts};
 use super::reasoning::{Fit, fit, releases, runtime_evidence};
-use super::{Case, Rule, Scope, breaks_if};
+use super::{Case, Reads, Rule, breaks_if};
 use crate::inventory::RuntimeVersion;
 use crate::inventory::requirements::minimum;
 use crate::report::{Evidence, Finding, Outcome, RuleId};
@@ -13,7 +13,7 @@ pub(super) const ID: RuleId = RuleId { code: "CUL101", name: "driver-too-old" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the host driver is older than the CUDA runtime in the image accepts",
-    scope: Scope::Target,
+    reads: Reads::ALL,
     judge,
 };
 

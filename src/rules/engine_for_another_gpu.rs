@@ -1,7 +1,7 @@
 //! A serialized TensorRT engine holds the kernels of the GPU that it was built on, and runs on no other.
 
 use super::linking::{at, says};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::facts::{CodeKind, FileFacts, FileKind};
 use crate::report::{Finding, Outcome, RuleId};
 use crate::version::ComputeCapability;
@@ -10,7 +10,7 @@ const ID: RuleId = RuleId { code: "CUL208", name: "engine-for-another-gpu" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "a TensorRT engine was built on a GPU of another compute capability",
-    scope: Scope::Target,
+    reads: Reads::GPU,
     judge,
 };
 

@@ -1,7 +1,7 @@
 //! A serialized TensorRT engine of another TensorRT than the one in the image.
 
 use super::linking::{at, says};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::facts::{FileFacts, FileKind};
 use crate::inventory::Component;
 use crate::report::{Evidence, Finding, Outcome, RuleId};
@@ -11,7 +11,7 @@ const ID: RuleId = RuleId { code: "CUL324", name: "engine-for-another-tensorrt" 
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "a TensorRT engine was built by another release than the TensorRT in the image",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

@@ -2,7 +2,7 @@
 
 use super::compat::{CompatUse, Loaded, compat, lifts, loaded};
 use super::reasoning::{Fit, fit, judge_code, releases};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::inventory::compat::CompatLibrary;
 use crate::inventory::gpu_code::Reach;
 use crate::report::{Evidence, Finding, How, Level, Outcome, RuleId};
@@ -11,7 +11,7 @@ const ID: RuleId = RuleId { code: "CUL104", name: "forward-compatibility" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the image runs by its forward-compatibility package, with its limits",
-    scope: Scope::Target,
+    reads: Reads::ALL,
     judge,
 };
 

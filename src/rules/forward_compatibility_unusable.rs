@@ -2,7 +2,7 @@
 
 use super::compat::{CompatUse, Loaded, compat, lifts, loaded};
 use super::reasoning::{Fit, fit, releases, runtime_evidence};
-use super::{Case, Rule, Scope, breaks_if};
+use super::{Case, Reads, Rule, breaks_if};
 use crate::inventory::RuntimeVersion;
 use crate::inventory::compat::CompatLibrary;
 use crate::inventory::requirements::minimum;
@@ -13,7 +13,7 @@ const ID: RuleId = RuleId { code: "CUL105", name: "forward-compatibility-unusabl
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the compat package in the image cannot be used on this host",
-    scope: Scope::Target,
+    reads: Reads::ALL,
     judge,
 };
 

@@ -1,12 +1,16 @@
 //! The GPU is older than the driver branch still supports.
 
 use super::reasoning::about_image;
-use super::{Case, Rule, Scope, breaks_if};
+use super::{Case, Reads, Rule, breaks_if};
 use crate::report::{Finding, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL107", name: "gpu-dropped-by-driver" };
-pub(super) const RULE: Rule =
-    Rule { id: ID, summary: "the driver branch no longer supports the GPU", scope: Scope::Target, judge };
+pub(super) const RULE: Rule = Rule {
+    id: ID,
+    summary: "the driver branch no longer supports the GPU",
+    reads: Reads::DRIVER.and(Reads::GPU),
+    judge,
+};
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let (Some(driver), Some(gpu)) = (case.driver, case.gpu) else { return Vec::new() };

@@ -1,12 +1,16 @@
 //! The GPU is newer than the driver branch: its kernel module does not know the device.
 
 use super::reasoning::about_image;
-use super::{Case, Rule, Scope, breaks_if};
+use super::{Case, Reads, Rule, breaks_if};
 use crate::report::{Finding, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL106", name: "gpu-unknown-to-driver" };
-pub(super) const RULE: Rule =
-    Rule { id: ID, summary: "the driver branch does not know the GPU yet", scope: Scope::Target, judge };
+pub(super) const RULE: Rule = Rule {
+    id: ID,
+    summary: "the driver branch does not know the GPU yet",
+    reads: Reads::DRIVER.and(Reads::GPU),
+    judge,
+};
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let (Some(driver), Some(gpu)) = (case.driver, case.gpu) else { return Vec::new() };

@@ -1,12 +1,12 @@
 //! A layer could not be read: what it holds may change every answer.
 
 use super::reasoning::about_image;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::report::{Finding, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL902", name: "image-incomplete" };
 pub(super) const RULE: Rule =
-    Rule { id: ID, summary: "a layer of the image could not be read", scope: Scope::Image, judge };
+    Rule { id: ID, summary: "a layer of the image could not be read", reads: Reads::IMAGE, judge };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     if case.inventory.facts.complete {

@@ -2,7 +2,7 @@
 
 use super::linking::{at_place, says};
 use super::requirements::Requirement;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::facts::{Package, PackageOrigin};
 use crate::inventory::frameworks::Framework;
 use crate::report::{Finding, How, Outcome, RuleId};
@@ -12,7 +12,7 @@ const ID: RuleId = RuleId { code: "CUL323", name: "jax-library-too-old" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "a CUDA library is older than the JAX plugin accepts",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

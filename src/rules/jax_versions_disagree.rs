@@ -1,7 +1,7 @@
 //! jax, jaxlib and the CUDA plugin are made for each other, release by release.
 
 use super::linking::{at_place, says};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::inventory::frameworks::Framework;
 use crate::report::{Finding, Outcome, RuleId};
 use crate::version::Version;
@@ -10,7 +10,7 @@ const ID: RuleId = RuleId { code: "CUL409", name: "jax-versions-disagree" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "jax, jaxlib and the CUDA plugin are not of releases that work together",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

@@ -1,7 +1,7 @@
 //! PTX only: the driver compiles at the first start, which takes from seconds to many minutes.
 
 use super::reasoning::{driver_for_ptx, isa_text, judge_code, ptx_limit};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::inventory::gpu_code::Reach;
 use crate::report::{Finding, How, Outcome, RuleId};
 
@@ -9,7 +9,7 @@ const ID: RuleId = RuleId { code: "CUL202", name: "jit-only" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "no machine code for the GPU: the driver compiles PTX at first start",
-    scope: Scope::Target,
+    reads: Reads::ALL,
     judge,
 };
 

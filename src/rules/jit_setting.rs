@@ -1,7 +1,7 @@
 //! Variables of the image that change how the driver takes GPU code: compile everything, compile nothing, load all at once.
 
 use super::reasoning::{Weight, about_image, judge_code, ptx_limit};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::facts::CodeKind;
 use crate::inventory::gpu_code::{CodeFile, Reach, coverage};
 use crate::report::{Evidence, Finding, How, Level, Outcome, RuleId};
@@ -11,7 +11,7 @@ const ID: RuleId = RuleId { code: "CUL511", name: "jit-setting" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "a variable of the image changes how the driver loads or compiles GPU code",
-    scope: Scope::ImageOrTarget,
+    reads: Reads::ALL,
     judge,
 };
 
@@ -41,7 +41,7 @@ fn forced(case: &Case<'_>) -> Option<Finding> {
     }
     let mut evidence = set(case, NAME);
     let worst = judge_code(case).into_iter().filter_map(|part| {
-        let reach = part.files.iter().map(|(file, _)| by_ptx(case, file)).min()?;
+        let reach = part.files().map(|(file, _)| by_ptx(case, file)).min()?;
         Some((reach, part))
     });
     let worst = worst.filter(|(_, p)| p.weight == Weight::Decides).max_by_key(|(reach, _)| *reach);

@@ -1,7 +1,7 @@
 //! The host's kernel modules are of the flavour that does not drive its GPU.
 
 use super::reasoning::about_image;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::report::{Finding, Outcome, RuleId};
 use crate::target::profile::KernelModule;
 use crate::version::ComputeCapability;
@@ -10,7 +10,7 @@ const ID: RuleId = RuleId { code: "CUL111", name: "kernel-module-flavour" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the host's kernel modules (open or proprietary) do not drive its GPU",
-    scope: Scope::Target,
+    reads: Reads::GPU.and(Reads::HOST),
     judge,
 };
 

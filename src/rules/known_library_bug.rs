@@ -1,7 +1,7 @@
 //! A library of a release with a known fault.
 
 use super::linking::{applications, at, library_text, object_of};
-use super::{Case, Rule, Scope, breaks_if};
+use super::{Case, Reads, Rule, breaks_if};
 use crate::catalog::BugRow;
 use crate::facts::FileFacts;
 use crate::report::{Finding, Level, Outcome, RuleId};
@@ -11,7 +11,7 @@ const ID: RuleId = RuleId { code: "CUL314", name: "known-library-bug" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "a library is of a release with a documented fault that these programs and GPUs meet",
-    scope: Scope::Target,
+    reads: Reads::GPU,
     judge,
 };
 

@@ -1,7 +1,7 @@
 //! A soname that several CUDA releases share leads to the library of the wrong one.
 
 use super::linking::{applications, at, cuda_major, cuda_major_of_needs, library_text};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::facts::FileFacts;
 use crate::report::{Finding, Outcome, RuleId};
 
@@ -9,7 +9,7 @@ const ID: RuleId = RuleId { code: "CUL308", name: "library-for-another-cuda" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "a library whose name several CUDA releases share is the one of another release",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

@@ -2,7 +2,7 @@
 
 use super::linking::at_place;
 use super::reasoning::limited;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::facts::Link;
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
 use crate::version::Version;
@@ -11,7 +11,7 @@ const ID: RuleId = RuleId { code: "CUL602", name: "link-out-of-image" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "a link of the image has the shape of an attack on the container toolkit",
-    scope: Scope::Image,
+    reads: Reads::HOST,
     judge,
 };
 

@@ -3,7 +3,7 @@
 use super::compat::has_loader_cache;
 use super::linking::cannot_open;
 use super::reasoning::about_image;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::inventory::loader::Libc;
 use crate::report::{Finding, Level, Outcome, RuleId};
 use crate::target::profile::RuntimeMode;
@@ -13,7 +13,7 @@ const ID: RuleId = RuleId { code: "CUL515", name: "loader-cache-missing" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the image has no ld.so.cache, by which containers in CDI mode find the driver",
-    scope: Scope::Target,
+    reads: Reads::HOST,
     judge,
 };
 

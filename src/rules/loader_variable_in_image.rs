@@ -2,7 +2,7 @@
 
 use super::linking::at;
 use super::reasoning::about_image;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
 use crate::target::profile::RuntimeMode;
 use crate::version::Version;
@@ -11,7 +11,7 @@ const ID: RuleId = RuleId { code: "CUL601", name: "loader-variable-in-image" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the image sets LD_PRELOAD or LD_AUDIT, the trigger of CVE-2025-23266",
-    scope: Scope::Image,
+    reads: Reads::HOST,
     judge,
 };
 

@@ -1,7 +1,7 @@
 //! Only LTO-IR: it becomes machine code when a linker of the right release runs, and what links it is not known.
 
-use super::reasoning::{Weight, code_line, judge_code, limited};
-use super::{Case, Rule, Scope};
+use super::reasoning::{Weight, code_lines, judge_code};
+use super::{Case, Reads, Rule};
 use crate::facts::CodeKind;
 use crate::inventory::gpu_code::{CodeGroup, GroupRole, Reach};
 use crate::report::{Finding, Outcome, RuleId};
@@ -10,7 +10,7 @@ const ID: RuleId = RuleId { code: "CUL207", name: "lto-ir-only" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "only LTO-IR: whether it runs depends on what links it at run time",
-    scope: Scope::Target,
+    reads: Reads::ALL,
     judge,
 };
 
@@ -30,7 +30,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
 
 fn finding(group: &CodeGroup) -> Finding {
     let name = &group.name;
-    let evidence = limited(group.files.iter().map(code_line).collect(), "files");
+    let evidence = code_lines(group.files.iter());
     let message = format!("{name} holds LTO-IR only; which linker makes machine code of it is not known");
     Finding::new(ID, Outcome::Unknown, message, evidence)
         .headline(format!("only LTO-IR in {name}"))

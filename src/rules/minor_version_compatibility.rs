@@ -1,14 +1,14 @@
 //! The runtime is newer than the driver's CUDA version, of the same major: it runs, within documented limits.
 
 use super::reasoning::{Fit, fit, releases, runtime_evidence};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::report::{Finding, How, Level, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL103", name: "minor-version-compatibility" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the image runs by minor-version compatibility, with its limits",
-    scope: Scope::Target,
+    reads: Reads::ALL,
     judge,
 };
 

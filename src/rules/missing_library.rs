@@ -4,7 +4,7 @@ use super::linking::{
     and, anywhere, applications, at, best_member, cannot_open, is_toolkit_extra, pip_package,
 };
 use super::reasoning::{about_image, limited};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::facts::FileFacts;
 use crate::inventory::gpu_code::GroupRole;
 use crate::inventory::loader::{Load, Status};
@@ -16,7 +16,7 @@ const ID: RuleId = RuleId { code: "CUL301", name: "missing-library" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "a CUDA library that is needed is not in the image, or not where the loader searches",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

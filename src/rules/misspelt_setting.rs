@@ -2,14 +2,14 @@
 
 use super::nvidia_require::is_true;
 use super::reasoning::about_image;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::report::{Finding, Level, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL510", name: "misspelt-setting" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "a setting for the container runtime is misspelt, so it does nothing",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

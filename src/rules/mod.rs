@@ -44,6 +44,7 @@ mod jax_library_too_old;
 mod jax_versions_disagree;
 mod jit_only;
 mod jit_setting;
+mod judge;
 mod kernel_module_flavour;
 mod known_library_bug;
 mod library_for_another_cuda;
@@ -85,20 +86,24 @@ mod undefined_symbol;
 mod version_disagrees;
 mod wrong_cpu_architecture;
 
-use crate::catalog::{Branch, Catalog};
-use crate::inventory::Inventory;
-use crate::report::build::Judged;
-use crate::report::{Finding, Outcome, RuleId, RuntimeError};
-use crate::target::profile::{Kind, RuntimeMode};
-use crate::target::{Driver, Gpu, Host, Target};
+pub use judge::Judge;
 
-/// What a rule may look at.
+use crate::catalog::Catalog;
+use crate::inventory::Inventory;
+use crate::report::{Finding, Outcome, RuleId, RuntimeError};
+use crate::target::profile::RuntimeMode;
+use crate::target::{Driver, Gpu, Host};
+
+/// What a rule may look at. What it does not declare in [`Rule::reads`] is hidden from it.
 pub struct Case<'a> {
     pub inventory: &'a Inventory<'a>,
     pub driver: Option<&'a Driver>,
     pub gpu: Option<&'a Gpu>,
     pub host: &'a Host,
+    /// A Jetson, by GPU, driver or what the target says.
+    pub jetson: bool,
     pub catalog: &'a Catalog,
+    code: &'a reasoning::CodeReach,
 }
 
 /// One rule.
@@ -106,19 +111,32 @@ pub struct Rule {
     pub id: RuleId,
     /// One line for `cudalint rules`.
     pub summary: &'static str,
-    pub scope: Scope,
+    pub reads: Reads,
     judge: fn(&Case<'_>) -> Vec<Finding>,
 }
 
-/// What a rule looks at.
+/// What a rule looks at beside the image: where two targets agree in that, its answer is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// The image; no driver changes what it says.
-    Image,
-    /// The image, and the driver where there is one.
-    ImageOrTarget,
-    /// Needs a target to speak.
-    Target,
+pub struct Reads {
+    pub driver: bool,
+    pub gpu: bool,
+    pub host: bool,
+}
+
+impl Reads {
+    const IMAGE: Reads = Reads { driver: false, gpu: false, host: false };
+    const DRIVER: Reads = Reads { driver: true, ..Reads::IMAGE };
+    const GPU: Reads = Reads { gpu: true, ..Reads::IMAGE };
+    const HOST: Reads = Reads { host: true, ..Reads::IMAGE };
+    const ALL: Reads = Reads { driver: true, gpu: true, host: true };
+
+    const fn and(self, other: Reads) -> Reads {
+        Reads {
+            driver: self.driver || other.driver,
+            gpu: self.gpu || other.gpu,
+            host: self.host || other.host,
+        }
+    }
 }
 
 /// Every rule, in report order.
@@ -202,115 +220,22 @@ pub fn find(text: &str) -> Option<&'static Rule> {
     RULES.iter().find(|r| r.id.code.eq_ignore_ascii_case(text) || r.id.name.eq_ignore_ascii_case(text))
 }
 
-/// Judges one target: once per GPU, or once without GPU.
-pub fn judge(inventory: &Inventory, target: &Target, catalog: &Catalog) -> Vec<Judged> {
-    let gpus: Vec<Option<&Gpu>> = match target.gpus.as_slice() {
-        [] => vec![None],
-        gpus => gpus.iter().map(Some).collect(),
-    };
-    gpus.into_iter()
-        .map(|gpu| {
-            let case = Case { inventory, driver: target.driver.as_ref(), gpu, host: &target.host, catalog };
-            let mut findings: Vec<Finding> = RULES.iter().flat_map(|r| (r.judge)(&case)).collect();
-            one_update(&mut findings, &case);
-            Judged { gpu: gpu.cloned(), findings }
-        })
-        .collect()
-}
-
-/// Judges the image without any target: its inner consistency.
-pub fn judge_alone(inventory: &Inventory, catalog: &Catalog) -> Vec<Finding> {
-    let case = Case { inventory, driver: None, gpu: None, host: &Host::default(), catalog };
-    RULES.iter().filter(|r| r.scope != Scope::Target).flat_map(|r| (r.judge)(&case)).collect()
-}
-
-/// Several findings may each ask for a newer driver; only the newest of them mends all, so that one is named.
-fn one_update(findings: &mut [Finding], case: &Case<'_>) {
-    const UPDATE: &str = "update the host to driver ";
-    let asks = |f: &Finding| f.outcome == Outcome::Breaks && f.remedies.iter().any(|r| r.starts_with(UPDATE));
-    if !findings.iter().any(asks) {
-        return;
-    }
-    let gpus: Vec<&Gpu> = case.gpu.into_iter().collect();
-    let Some((_, lowest)) = lowest(case.inventory, &gpus, case.host, case.catalog) else { return };
-    for finding in findings.iter_mut().filter(|f| asks(f)) {
-        for remedy in finding.remedies.iter_mut().filter(|r| r.starts_with(UPDATE)) {
-            *remedy = format!("{UPDATE}{lowest} or newer");
-        }
-    }
-}
-
-/// The lowest driver on which every target has its work done, with its own GPUs and container stack; `None` where one of
-/// them has none.
-pub fn lowest_driver(inventory: &Inventory, targets: &[Target], catalog: &Catalog) -> Option<String> {
-    let unknown = Host::default();
-    let mut asked: Vec<(Vec<&Gpu>, &Host)> = Vec::new();
-    for target in targets {
-        let one = (target.gpus.iter().collect(), &target.host);
-        if !asked.contains(&one) {
-            asked.push(one);
-        }
-    }
-    if asked.is_empty() {
-        asked.push((Vec::new(), &unknown));
-    }
-    let each: Option<Vec<(u32, String)>> =
-        asked.iter().map(|(gpus, host)| lowest(inventory, gpus, host, catalog)).collect();
-    each?.into_iter().max().map(|(_, text)| text)
-}
-
-/// The lowest branch from which on none of the GPUs meets a breaking or undecided check, as text: the documented minimum where
-/// that is of the branch.
-fn lowest(inventory: &Inventory, gpus: &[&Gpu], host: &Host, catalog: &Catalog) -> Option<(u32, String)> {
-    if inventory.runtimes.is_empty() && inventory.code.is_empty() {
-        return None;
-    }
-    let minimum = inventory.requirements.min_driver.as_ref();
-    let decided = |driver: Option<&Driver>, of_image: bool| {
-        let one = |gpu: Option<&Gpu>| {
-            let case = Case { inventory, driver, gpu, host, catalog };
-            let rules = RULES.iter().filter(|r| (r.scope == Scope::Image) == of_image);
-            rules.flat_map(|r| (r.judge)(&case)).all(|f| f.outcome < Outcome::Unknown)
-        };
-        if gpus.is_empty() { one(None) } else { gpus.iter().all(|g| one(Some(g))) }
-    };
-    // What the image alone decides is the same for every driver.
-    if !decided(None, true) {
-        return None;
-    }
-    let works = |b: &&Branch| {
-        Driver::parse(&b.branch.to_string(), catalog).is_ok_and(|driver| decided(Some(&driver), false))
-    };
-    // Requirements may let single old branches pass: "or newer" must hold, so the last unbroken run counts.
-    let mut newest_first = catalog.branches.iter().rev().skip_while(|b| !works(b));
-    let branch = newest_first.by_ref().take_while(works).last()?;
-    let documented = minimum.filter(|m| m.major() == u64::from(branch.branch));
-    let text = documented.map_or_else(|| format!("branch {}", branch.branch), ToString::to_string);
-    Some((branch.branch, text))
-}
-
 /// `Breaks` where the facts behind it are measured or documented, `Unknown` where they are only inferred.
 fn breaks_if(facts_are_sure: bool) -> Outcome {
     if facts_are_sure { Outcome::Breaks } else { Outcome::Unknown }
 }
 
 impl Case<'_> {
-    /// A Jetson, by GPU, driver or what the target says.
-    fn is_jetson(&self) -> bool {
-        let by_driver = self.driver.is_some_and(|d| d.known.tegra);
-        by_driver || self.gpu.is_some_and(|g| g.tegra) || self.host.kind == Some(Kind::Tegra)
-    }
-
     /// The container runtime's mode, and whether it is derived.
     fn mode(&self) -> Option<(RuntimeMode, bool)> {
-        self.host.mode(self.is_jetson())
+        self.host.mode(self.jetson)
     }
 
     /// Whether what is known of the driver carries an error. The driver number that Jetson modules of the Thor
     /// generation print is not reliable; their CUDA version is.
     fn driver_is_sure(&self) -> bool {
         let desktop_number = |d: &Driver| !d.known.tegra && d.version.is_some();
-        self.driver.is_some_and(|d| d.known.sure && !(self.is_jetson() && desktop_number(d)))
+        self.driver.is_some_and(|d| d.known.sure && !(self.jetson && desktop_number(d)))
     }
 
     /// The error of a code, with the text of the runtime library.

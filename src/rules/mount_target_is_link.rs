@@ -3,7 +3,7 @@
 use super::linking::{and, at_place, says};
 use super::reasoning::limited;
 use super::settings::{capabilities, is_gpu_container};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::facts::Link;
 use crate::inventory::loader::Libc;
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
@@ -13,7 +13,7 @@ const ID: RuleId = RuleId { code: "CUL512", name: "mount-target-is-link" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "a symbolic link stands where the container runtime mounts a file of the driver",
-    scope: Scope::ImageOrTarget,
+    reads: Reads::DRIVER.and(Reads::HOST),
     judge,
 };
 

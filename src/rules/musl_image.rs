@@ -1,7 +1,7 @@
 //! The image's C library is musl; the driver's libraries and NVIDIA's are built for glibc.
 
 use super::linking::{at, says};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::facts::FileFacts;
 use crate::inventory::loader::Libc;
 use crate::report::{Finding, Level, Outcome, RuleId};
@@ -10,7 +10,7 @@ const ID: RuleId = RuleId { code: "CUL514", name: "musl-image" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "GPU software in a musl image, where the driver's libraries cannot be loaded",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

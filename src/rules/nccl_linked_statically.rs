@@ -1,14 +1,14 @@
 //! NCCL is part of torch's own library; an NCCL package beside it is not used.
 
 use super::linking::{applications, at};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::report::{Finding, Level, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL316", name: "nccl-linked-statically" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "torch has NCCL inside, so an installed or preloaded NCCL is not the one it uses",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

@@ -2,7 +2,7 @@
 
 use super::reasoning::{Judgement, judge_code};
 use super::tegra_code_mismatch::is_tegra_mismatch;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::inventory::gpu_code::Reach;
 use crate::report::{Finding, How, Outcome, RuleId};
 use crate::target::Gpu;
@@ -11,7 +11,7 @@ const ID: RuleId = RuleId { code: "CUL201", name: "no-code-for-gpu" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "a part of the image has no code that the GPU can run",
-    scope: Scope::Target,
+    reads: Reads::ALL,
     judge,
 };
 

@@ -3,13 +3,13 @@
 use super::linking::{cannot_open, says};
 use super::reasoning::about_image;
 use super::settings::{asks_for_gpu, clipped};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::report::{Finding, How, Level, Outcome, RuleId};
 use crate::target::profile::GpuRequest;
 
 const ID: RuleId = RuleId { code: "CUL509", name: "no-gpu-requested" };
 pub(super) const RULE: Rule =
-    Rule { id: ID, summary: "the image's settings give its software no GPU", scope: Scope::Image, judge };
+    Rule { id: ID, summary: "the image's settings give its software no GPU", reads: Reads::HOST, judge };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     if !case.inventory.uses_gpu() {

@@ -1,7 +1,7 @@
 //! NVRTC opens `libnvrtc-builtins.so.MAJOR.MINOR` by exact name; without it nothing is compiled at run time.
 
 use super::linking::{applications, at, object_of, says};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::facts::FileFacts;
 use crate::report::{Finding, Outcome, RuleId};
 
@@ -9,7 +9,7 @@ const ID: RuleId = RuleId { code: "CUL307", name: "nvrtc-builtins-missing" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "NVRTC does not find the builtins library of its own release",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

@@ -1,7 +1,7 @@
 //! ONNX Runtime's CUDA provider cannot be loaded; sessions run on the CPU with a message that is easily missed.
 
 use super::linking::{and, anywhere, applications, at, best_member, says};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::inventory::loading::{Group, Opened};
 use crate::inventory::processes::site_directory;
 use crate::report::{Evidence, Finding, How, Level, Outcome, RuleId, RuntimeError};
@@ -11,7 +11,7 @@ const ID: RuleId = RuleId { code: "CUL321", name: "onnxruntime-libraries-missing
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the CUDA provider of ONNX Runtime does not find its libraries, and sessions run on the CPU",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

@@ -1,14 +1,14 @@
 //! A part of the code covers the GPU, a part does not, and no sibling file of the package does better.
 
-use super::reasoning::{Judgement, code_line, judge_code, limited};
-use super::{Case, Rule, Scope};
+use super::reasoning::{Judgement, code_lines, judge_code};
+use super::{Case, Reads, Rule};
 use crate::inventory::gpu_code::{Coverage, GroupRole, Reach};
 use crate::report::{Finding, Level, Outcome, RuleId};
 use crate::target::Gpu;
 
 const ID: RuleId = RuleId { code: "CUL204", name: "partial-gpu-cover" };
 pub(super) const RULE: Rule =
-    Rule { id: ID, summary: "only a part of a library's code covers the GPU", scope: Scope::Target, judge };
+    Rule { id: ID, summary: "only a part of a library's code covers the GPU", reads: Reads::ALL, judge };
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let Some(gpu) = case.gpu else { return Vec::new() };
@@ -58,13 +58,13 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
 /// Files of a package without code for the GPU, beside one that has it: normal where the package selects by GPU.
 fn sibling_note(part: &Judgement<'_>, gpu: &Gpu) -> Option<Finding> {
     let lacks = |c: &Coverage| matches!(c.reach(), Reach::None | Reach::PtxTooNew);
-    let bare: Vec<_> = part.files.iter().filter(|(_, c)| lacks(c)).collect();
-    let evidence = limited(bare.iter().map(|(file, _)| code_line(file)).collect(), "files");
+    let bare: Vec<_> = part.files().filter(|(_, c)| lacks(c)).collect();
+    let evidence = code_lines(bare.iter().map(|(file, _)| *file));
     let name = &part.group.name;
     let message = format!(
         "{} of {} files of {name} have no code for {}; another file of the package has",
         bare.len(),
-        part.files.len(),
+        part.files().count(),
         gpu.describe()
     );
     (!bare.is_empty()).then(|| {

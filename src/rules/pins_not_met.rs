@@ -3,7 +3,7 @@
 use super::linking::at_place;
 use super::reasoning::limited;
 use super::requirements::Requirement;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::facts::{Package, PackageOrigin};
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
 use crate::version::Version;
@@ -12,7 +12,7 @@ const ID: RuleId = RuleId { code: "CUL402", name: "pins-not-met" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "a CUDA package is not of the version that a framework pins",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

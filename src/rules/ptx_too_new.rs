@@ -1,9 +1,9 @@
 //! Only PTX fits the GPU, and it is newer than the loading driver compiles: error 222.
 
 use super::reasoning::{
-    Judgement, code_line, driver_for_ptx, isa_text, judge_code, ptx_limit, runtimes_start,
+    Judgement, code_lines, driver_for_ptx, isa_text, judge_code, ptx_limit, runtimes_start,
 };
-use super::{Case, Rule, Scope, breaks_if};
+use super::{Case, Reads, Rule, breaks_if};
 use crate::facts::CodeKind;
 use crate::inventory::gpu_code::{GroupRole, Reach};
 use crate::report::{Evidence, Finding, Outcome, RuleId};
@@ -13,7 +13,7 @@ const ID: RuleId = RuleId { code: "CUL203", name: "ptx-too-new" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the PTX that the GPU would need is newer than the driver compiles",
-    scope: Scope::Target,
+    reads: Reads::ALL,
     judge,
 };
 
@@ -45,7 +45,7 @@ fn without_gpu(case: &Case<'_>) -> Vec<Finding> {
         let lowest = images().filter_map(|i| i.ptx_isa).min();
         let newer = |(major, minor): (u16, u16)| Version::of(u64::from(major), u64::from(minor)) > limit.isa;
         if only_ptx && lowest.is_some_and(newer) {
-            let evidence = group.files.iter().map(code_line).collect();
+            let evidence = code_lines(group.files.iter());
             out.push(finding(case, &group.name, lowest, Outcome::Breaks, evidence));
         }
     }

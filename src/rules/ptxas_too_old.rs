@@ -2,7 +2,7 @@
 
 use super::linking::{at, at_place, says};
 use super::requirements::Requirement;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::facts::FileFacts;
 use crate::inventory::frameworks::Framework;
 use crate::report::{Finding, Outcome, RuleId};
@@ -12,7 +12,7 @@ const ID: RuleId = RuleId { code: "CUL415", name: "ptxas-too-old" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "JAX finds a ptxas that is older than the one its build asks for",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

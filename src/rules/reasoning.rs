@@ -9,8 +9,10 @@ use crate::inventory::gpu_code::{CodeFile, CodeGroup, Coverage, GroupRole, Reach
 use crate::inventory::{Linkage, Runtime, RuntimeVersion};
 use crate::report::{Evidence, Outcome};
 use crate::target::Driver;
-use crate::version::Version;
+use crate::version::{ComputeCapability, Version};
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// Evidence lines of one finding; more of the same kind are counted, not listed.
 const EVIDENCE_MAX: usize = 6;
@@ -79,11 +81,13 @@ pub(super) fn runtime_evidence(runtimes: &[&Runtime]) -> Vec<Evidence> {
 /// At most [`EVIDENCE_MAX`] lines; the last one says how many more there are.
 pub(super) fn limited(mut lines: Vec<Evidence>, what: &str) -> Vec<Evidence> {
     let more = lines.len().saturating_sub(EVIDENCE_MAX);
-    if more > 0 {
-        lines.truncate(EVIDENCE_MAX);
-        if let Some(last) = lines.last_mut() {
-            last.detail = format!("{} (and {more} more {what})", last.detail);
-        }
+    lines.truncate(EVIDENCE_MAX);
+    counted(lines, more, what)
+}
+
+fn counted(mut lines: Vec<Evidence>, more: usize, what: &str) -> Vec<Evidence> {
+    if let Some(last) = lines.last_mut().filter(|_| more > 0) {
+        last.detail = format!("{} (and {more} more {what})", last.detail);
     }
     lines
 }
@@ -151,39 +155,72 @@ pub(super) struct Judgement<'a> {
     pub(super) group: &'a CodeGroup,
     pub(super) weight: Weight,
     pub(super) reach: Reach,
-    /// Files that decide, best first, with their coverage.
-    pub(super) files: Vec<(&'a CodeFile, Coverage)>,
+    reached: Rc<Reached>,
 }
 
+/// How far one group reaches.
+struct Reached {
+    group: usize,
+    weight: Weight,
+    /// Positions of the files that decide, best first, with their coverage.
+    files: Vec<(usize, Coverage)>,
+    evidence: OnceCell<Vec<Evidence>>,
+}
+
+/// How far code reaches, by what that depends on: compute capability and the newest PTX that is compiled. Several rules and
+/// many hosts ask the same.
+#[derive(Default)]
+pub(super) struct CodeReach(RefCell<BTreeMap<CodeKey, Rc<[Rc<Reached>]>>>);
+
+type CodeKey = (ComputeCapability, Option<Version>);
+
 impl Judgement<'_> {
+    /// Files that decide, best first, with their coverage.
+    pub(super) fn files(&self) -> impl Iterator<Item = (&CodeFile, &Coverage)> {
+        self.reached.files.iter().filter_map(|(index, c)| Some((self.group.files.get(*index)?, c)))
+    }
+
     /// Coverage of the best file.
     pub(super) fn best(&self) -> Coverage {
-        self.files.first().map(|(_, c)| c.clone()).unwrap_or_default()
+        self.reached.files.first().map(|(_, c)| c.clone()).unwrap_or_default()
     }
 
     pub(super) fn evidence(&self) -> Vec<Evidence> {
-        limited(self.files.iter().map(|(file, _)| code_line(file)).collect(), "files")
+        self.reached.evidence.get_or_init(|| code_lines(self.files().map(|(file, _)| file))).clone()
     }
 }
 
 /// Every group that says something about the GPU; vendor libraries whose code decides nothing are left out.
 pub(super) fn judge_code<'a>(case: &Case<'a>) -> Vec<Judgement<'a>> {
     let Some(gpu) = case.gpu else { return Vec::new() };
-    let limit = ptx_limit(case);
+    let key = (gpu.cc, ptx_limit(case).map(|l| l.isa));
+    let known = case.code.0.borrow().get(&key).cloned();
+    let all = known.unwrap_or_else(|| {
+        let all = reach_of_code(case, gpu.cc, key.1.as_ref());
+        case.code.0.borrow_mut().insert(key, Rc::clone(&all));
+        all
+    });
+    let one = |reached: &Rc<Reached>| {
+        let group = case.inventory.code.get(reached.group)?;
+        let reach = reached.files.first().map_or(Reach::None, |(_, c)| c.reach());
+        Some(Judgement { group, weight: reached.weight, reach, reached: Rc::clone(reached) })
+    };
+    all.iter().filter_map(one).collect()
+}
+
+fn reach_of_code(case: &Case, gpu: ComputeCapability, isa: Option<&Version>) -> Rc<[Rc<Reached>]> {
     let mut out = Vec::new();
-    for group in &case.inventory.code {
+    for (index, group) in case.inventory.code.iter().enumerate() {
         let Some(weight) = weight(case, group) else { continue };
         let any_main = group.files.iter().any(|f| f.main);
-        let deciding = group.files.iter().filter(|f| f.main || !any_main);
-        let isa = limit.as_ref().map(|l| &l.isa);
-        let mut files: Vec<(&CodeFile, Coverage)> =
-            deciding.map(|f| (f, coverage(f, gpu.cc, isa, case.catalog))).collect();
+        let deciding = group.files.iter().enumerate().filter(|(_, f)| f.main || !any_main);
+        let mut files: Vec<(usize, Coverage)> =
+            deciding.map(|(at, f)| (at, coverage(f, gpu, isa, case.catalog))).collect();
         let share = |c: &Coverage| (c.covered().saturating_mul(1000)).checked_div(c.counted).unwrap_or(0);
         files.sort_by_key(|(_, c)| (c.reach(), std::cmp::Reverse(share(c))));
-        let reach = files.first().map_or(Reach::None, |(_, c)| c.reach());
-        out.push(Judgement { group, weight, reach, files });
+        out.push(Rc::new(Reached { group: index, weight, files, evidence: OnceCell::new() }));
     }
-    out
+    out.into()
 }
 
 fn weight(case: &Case, group: &CodeGroup) -> Option<Weight> {
@@ -197,8 +234,14 @@ fn weight(case: &Case, group: &CodeGroup) -> Option<Weight> {
     }
 }
 
-/// A file with what its containers hold.
-pub(super) fn code_line(file: &CodeFile) -> Evidence {
+/// Files with what their containers hold.
+pub(super) fn code_lines<'a>(files: impl Iterator<Item = &'a CodeFile>) -> Vec<Evidence> {
+    let files: Vec<&CodeFile> = files.collect();
+    let lines = files.iter().take(EVIDENCE_MAX).map(|f| code_line(f)).collect();
+    counted(lines, files.len().saturating_sub(EVIDENCE_MAX), "files")
+}
+
+fn code_line(file: &CodeFile) -> Evidence {
     Evidence { place: file.place.clone(), detail: holds(file) }
 }
 

@@ -6,7 +6,7 @@ use super::nvidia_require::{
 };
 use super::reasoning::{Fit, about_image, fit};
 use super::settings::shortened;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::inventory::compat::Reach;
 use crate::inventory::{Runtime, RuntimeVersion};
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
@@ -18,7 +18,7 @@ const ID: RuleId = RuleId { code: "CUL505", name: "requirement-disagrees" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "what the image declares about CUDA is not what its files need",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

@@ -8,7 +8,7 @@ use super::nvidia_require::{
 };
 use super::reasoning::{about_image, runtimes_start};
 use super::settings::{clipped, is_gpu_container, shortened};
-use super::{Case, Rule, Scope, breaks_if};
+use super::{Case, Reads, Rule, breaks_if};
 use crate::report::{Finding, Level, Outcome, RuleId};
 use crate::target::profile::{Brand, GpuRequest, RuntimeMode};
 use crate::version::Version;
@@ -17,7 +17,7 @@ const ID: RuleId = RuleId { code: "CUL504", name: "requirement-not-met" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the container runtime refuses to start the image on this host (NVIDIA_REQUIRE_*)",
-    scope: Scope::Target,
+    reads: Reads::ALL,
     judge,
 };
 
@@ -196,7 +196,7 @@ fn remedies(case: &Case<'_>, requirement: &Requirement, answer: Answer, mut find
     let reported = case.driver.and_then(|d| d.known.cuda.as_ref());
     // A host that reports enough is refused by something else.
     let Some(wanted) = wanted.filter(|w| reported.is_none_or(|have| have < w)) else { return finding };
-    if case.is_jetson() {
+    if case.jetson {
         return finding.remedy(format!("update JetPack to a release with CUDA {wanted}"));
     }
     let toolkit = case.catalog.full_driver(&wanted.major_minor());

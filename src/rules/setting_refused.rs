@@ -4,7 +4,7 @@ use super::linking::says;
 use super::nvidia_require::{Refusal, collect, parts};
 use super::reasoning::about_image;
 use super::settings::{clipped, is_gpu_container, shortened};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::report::{Finding, Level, Outcome, RuleId};
 use crate::target::profile::RuntimeMode;
 
@@ -12,7 +12,7 @@ const ID: RuleId = RuleId { code: "CUL507", name: "setting-refused" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the container runtime does not accept a setting of the image",
-    scope: Scope::Image,
+    reads: Reads::HOST,
     judge,
 };
 

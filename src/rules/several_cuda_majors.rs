@@ -1,7 +1,7 @@
 //! Runtimes or libraries of several CUDA majors stand in one image.
 
 use super::linking::{and, at_place};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::inventory::Linkage;
 use crate::report::{Finding, Level, Outcome, RuleId};
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ const ID: RuleId = RuleId { code: "CUL309", name: "several-cuda-majors" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the image has shared libraries of several CUDA majors",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

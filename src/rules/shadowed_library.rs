@@ -2,7 +2,7 @@
 
 use super::linking::{applications, at, library_text};
 use super::reasoning::limited;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::facts::FileFacts;
 use crate::inventory::loader::Via;
 use crate::report::{Evidence, Finding, Outcome, RuleId};
@@ -11,7 +11,7 @@ const ID: RuleId = RuleId { code: "CUL310", name: "shadowed-library" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "LD_LIBRARY_PATH puts another copy of a CUDA library in front of the installed one",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

@@ -1,7 +1,7 @@
 //! The stub of libcuda, which is for linking only, is what the loader finds.
 
 use super::linking::{applications, at, says};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::facts::FileFacts;
 use crate::inventory::loader::Via;
 use crate::inventory::loading::Opened;
@@ -11,7 +11,7 @@ const ID: RuleId = RuleId { code: "CUL502", name: "stub-driver" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the loader finds the stub of the driver library instead of the host's",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

@@ -2,7 +2,7 @@
 
 use super::no_code_for_gpu::wanted;
 use super::reasoning::{Judgement, judge_code};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::facts::CodeKind;
 use crate::inventory::gpu_code::Reach;
 use crate::report::{Finding, RuleId};
@@ -13,13 +13,13 @@ const ID: RuleId = RuleId { code: "CUL206", name: "tegra-code-mismatch" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "machine code for desktop GPUs does not run on Jetson modules, nor the reverse",
-    scope: Scope::Target,
+    reads: Reads::ALL,
     judge,
 };
 
 /// Nothing fits, but code of the GPU's major is there and only the Tegra border keeps it out.
 pub(super) fn is_tegra_mismatch(case: &Case<'_>, part: &Judgement<'_>, gpu: &Gpu) -> bool {
-    let images = part.files.iter().flat_map(|(f, _)| f.shapes.iter().flat_map(|s| &s.images));
+    let images = part.files().flat_map(|(f, _)| f.shapes.iter().flat_map(|s| &s.images));
     part.reach == Reach::None
         && images.filter(|i| i.kind == CodeKind::Sass && i.arch.suffix == Suffix::None).any(|i| {
             let made_for = i.arch.compute_capability();

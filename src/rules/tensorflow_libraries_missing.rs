@@ -1,7 +1,7 @@
 //! TensorFlow opens CUDA libraries by name at run time; where one is missing it computes on the CPU without an error.
 
 use super::linking::{and, anywhere, at, at_place, pip_package, says};
-use super::{Case, Rule, Scope, breaks_if};
+use super::{Case, Reads, Rule, breaks_if};
 use crate::catalog::DlopenRow;
 use crate::inventory::frameworks::Framework;
 use crate::inventory::loader::Load;
@@ -12,7 +12,7 @@ const ID: RuleId = RuleId { code: "CUL320", name: "tensorflow-libraries-missing"
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "TensorFlow does not find a CUDA library that it opens, and computes on the CPU",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

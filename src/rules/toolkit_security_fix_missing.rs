@@ -1,7 +1,7 @@
 //! The host's container toolkit has known vulnerabilities, which a container image can use.
 
 use super::reasoning::about_image;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::catalog::ToolkitFix;
 use crate::report::{Finding, Level, Outcome, RuleId};
 use crate::target::profile::RuntimeMode;
@@ -10,7 +10,7 @@ const ID: RuleId = RuleId { code: "CUL604", name: "toolkit-security-fix-missing"
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "the host's container toolkit has known vulnerabilities",
-    scope: Scope::Target,
+    reads: Reads::HOST,
     judge,
 };
 

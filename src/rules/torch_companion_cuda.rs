@@ -1,7 +1,7 @@
 //! torchvision or torchaudio is built for another CUDA than torch: they refuse to be imported.
 
 use super::linking::{at_place, says};
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::report::{Finding, Outcome, RuleId};
 use crate::version::Version;
 
@@ -9,7 +9,7 @@ const ID: RuleId = RuleId { code: "CUL404", name: "torch-companion-cuda" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "torchvision or torchaudio is built for another CUDA than torch",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

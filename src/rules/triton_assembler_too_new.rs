@@ -2,7 +2,7 @@
 
 use super::linking::{at_place, says};
 use super::reasoning::ptx_limit;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::report::{Finding, Outcome, RuleId};
 use crate::version::{ComputeCapability, Version};
 
@@ -10,7 +10,7 @@ const ID: RuleId = RuleId { code: "CUL412", name: "triton-assembler-too-new" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "Triton's ptxas is of a newer CUDA major than the driver's, or too old for the GPU",
-    scope: Scope::Target,
+    reads: Reads::ALL,
     judge,
 };
 

@@ -1,7 +1,7 @@
 //! A library asks another for a symbol that the copy it gets does not have.
 
 use super::linking::{applications, at, best_member, library_text, says};
-use super::{Case, Rule, Scope, c_library_too_old};
+use super::{Case, Reads, Rule, c_library_too_old};
 use crate::inventory::gaps::{Gap, Missing};
 use crate::inventory::loader::Via;
 use crate::inventory::loading::{Group, Opened};
@@ -11,7 +11,7 @@ const ID: RuleId = RuleId { code: "CUL302", name: "undefined-symbol" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "a library lacks a symbol that the program loaded with it asks for",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

@@ -2,14 +2,14 @@
 
 use super::linking::at_place;
 use super::reasoning::limited;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL318", name: "version-disagrees" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "a library is not of the version that its file name or package says",
-    scope: Scope::Image,
+    reads: Reads::IMAGE,
     judge,
 };
 

@@ -1,7 +1,7 @@
 //! The image, or the CUDA part of it, is built for another CPU than the host has.
 
 use super::reasoning::about_image;
-use super::{Case, Rule, Scope};
+use super::{Case, Reads, Rule};
 use crate::facts::FileFacts;
 use crate::report::{Evidence, Finding, Outcome, RuleId, RuntimeError};
 
@@ -9,7 +9,7 @@ const ID: RuleId = RuleId { code: "CUL110", name: "wrong-cpu-architecture" };
 pub(super) const RULE: Rule = Rule {
     id: ID,
     summary: "image, CUDA libraries and host are not all for the same CPU architecture",
-    scope: Scope::Image,
+    reads: Reads::GPU.and(Reads::HOST),
     judge,
 };
 

@@ -5,38 +5,53 @@ use super::profile::{
 };
 use super::{Driver, Target, TargetError, gpu};
 use crate::catalog::Catalog;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-#[derive(Deserialize)]
+/// A targets file.
+#[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct File {
+pub struct TargetsFile {
     #[serde(default)]
     target: Vec<Row>,
 }
 
-#[derive(Deserialize)]
+/// Hosts that are alike. Only `name` and one of `driver`, `cuda`, `gpus` are required; what is absent is not known.
+#[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Row {
     name: String,
+    /// A branch (535) or a version (535.183.01).
     driver: Option<String>,
+    /// The CUDA version that nvidia-smi prints, in place of the driver.
     cuda: Option<String>,
-    #[serde(default)]
+    /// One target; its verdict is the worst over its GPUs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     gpus: Vec<String>,
+    /// data-center, geforce, workstation, vgpu, wsl or tegra.
     kind: Option<String>,
+    /// As NVML names it: Tesla, GeForce, NVIDIA.
     brand: Option<String>,
+    /// Version of the NVIDIA container toolkit.
     container_toolkit: Option<String>,
+    /// legacy, cdi or csv.
     runtime_mode: Option<String>,
+    /// open or proprietary.
     kernel_module: Option<String>,
+    /// Architecture as images write it: amd64, arm64.
     arch: Option<String>,
     os: Option<String>,
+    /// Who asks for GPUs: engine, image or nobody.
     gpu_request: Option<String>,
+    /// Whether the container stack loads compat libraries of images.
     cuda_compat: Option<bool>,
+    /// Nodes like this one.
     count: Option<u64>,
 }
 
 /// Reads all targets of a file, in its order.
 pub(super) fn read(text: &str, catalog: &Catalog) -> Result<Vec<Target>, TargetError> {
-    let file: File = toml::from_str(text).map_err(|e| {
+    let file: TargetsFile = toml::from_str(text).map_err(|e| {
         let hint = "see `[[target]]` in the documentation: name, and driver, cuda or gpus".to_owned();
         TargetError::new(e.to_string().trim().to_owned(), hint)
     })?;
@@ -95,6 +110,36 @@ fn target(row: Row, catalog: &Catalog) -> Result<Target, TargetError> {
         count: row.count,
     };
     Ok(Target { name: row.name, driver, gpus, host })
+}
+
+/// Writes a target so that [`read`] gives it back, as far as the form has words for it.
+pub fn write(target: &Target, catalog: &Catalog) -> String {
+    let driver = target.driver.as_ref();
+    let bare = driver.filter(|d| d.version.is_none()).and_then(|d| d.known.cuda.as_ref());
+    // A product that the catalog does not know is written by its compute capability.
+    let name = |g: &gpu::Gpu| match gpu::resolve(&g.typed, catalog) {
+        Ok(same) if same.cc == g.cc => g.typed.clone(),
+        _ => g.cc.to_string(),
+    };
+    let host = &target.host;
+    let row = Row {
+        name: target.name.clone(),
+        driver: driver.filter(|d| d.version.is_some()).map(|d| d.text.clone()),
+        cuda: bare.map(ToString::to_string),
+        gpus: target.gpus.iter().map(name).collect(),
+        kind: host.kind.map(|k| k.name().to_owned()),
+        brand: host.brand.clone(),
+        container_toolkit: host.container_toolkit.as_ref().map(ToString::to_string),
+        runtime_mode: host.runtime_mode.map(|m| m.name().to_owned()),
+        kernel_module: host.kernel_module.map(|m| m.name().to_owned()),
+        arch: host.arch.clone(),
+        os: host.os.clone(),
+        gpu_request: host.gpu_request.map(|r| r.name().to_owned()),
+        cuda_compat: host.cuda_compat,
+        count: host.count,
+    };
+    // Strings and numbers alone: nothing in it can fail to be written.
+    toml::to_string(&TargetsFile { target: vec![row] }).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
-mod file;
+pub mod file;
 pub mod fleet;
 pub mod gpu;
 pub mod host;
@@ -63,7 +63,7 @@ impl Target {
 }
 
 /// A host driver as far as it is known.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Driver {
     /// As typed: `535`, `535.183.01`, or `CUDA 12.2`.
     pub text: String,
@@ -73,7 +73,7 @@ pub struct Driver {
 }
 
 /// What the catalog says of a driver.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DriverKnowledge {
     /// CUDA version that it reports; `None` where the driver is older than every known branch.
     pub cuda: Option<Version>,

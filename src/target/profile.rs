@@ -48,6 +48,17 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::DataCenter => "data-center",
+            Kind::GeForce => "geforce",
+            Kind::Workstation => "workstation",
+            Kind::Vgpu => "vgpu",
+            Kind::Wsl => "wsl",
+            Kind::Tegra => "tegra",
+        }
+    }
+
     pub fn parse(text: &str) -> Result<Kind, TargetError> {
         match text {
             "data-center" => Ok(Kind::DataCenter),
@@ -69,6 +80,13 @@ pub enum KernelModule {
 }
 
 impl KernelModule {
+    pub fn name(self) -> &'static str {
+        match self {
+            KernelModule::Open => "open",
+            KernelModule::Proprietary => "proprietary",
+        }
+    }
+
     pub fn parse(text: &str) -> Result<KernelModule, TargetError> {
         match text {
             "open" => Ok(KernelModule::Open),
@@ -90,6 +108,14 @@ pub enum GpuRequest {
 }
 
 impl GpuRequest {
+    pub fn name(self) -> &'static str {
+        match self {
+            GpuRequest::Engine => "engine",
+            GpuRequest::Image => "image",
+            GpuRequest::Nobody => "nobody",
+        }
+    }
+
     pub fn parse(text: &str) -> Result<GpuRequest, TargetError> {
         match text {
             "engine" => Ok(GpuRequest::Engine),
