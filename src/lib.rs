@@ -9,12 +9,14 @@
 
 pub mod catalog;
 pub mod cli;
+pub mod compare;
 pub mod facts;
 pub mod image;
 pub mod inventory;
 pub mod limits;
 pub mod matrix;
 pub mod names;
+pub mod plan;
 pub mod render;
 pub mod report;
 pub mod rules;

@@ -7,7 +7,7 @@ use crate::inventory::Inventory;
 use crate::names::Platform;
 use crate::report::{Finding, How, Level, RuleId, Verdict, build};
 use crate::rules::{self, Judge};
-use crate::target::{Driver, Gpu, Host, TargetError, resolve_gpu};
+use crate::target::{Driver, Gpu, Host, Target, TargetError, resolve_gpu};
 
 /// The hosts of a matrix: every driver with every GPU, else alike.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ pub struct Matrix<'a> {
 /// Judges an image on every host of the axes.
 pub fn matrix<'a>(judge: &Judge<'a>, axes: &Axes) -> Matrix<'a> {
     let inventory = judge.inventory();
-    let row = |gpu: &Gpu| axes.drivers.iter().map(|d| cell(judge, d, gpu, &axes.host)).collect();
+    let row = |gpu: &Gpu| axes.drivers.iter().map(|d| cell(judge, Some(d), Some(gpu), &axes.host)).collect();
     let rows: Vec<Vec<Cell>> = axes.gpus.iter().map(row).collect();
     let all: Vec<&[Cell]> = rows.iter().map(Vec::as_slice).collect();
     Matrix {
@@ -80,8 +80,8 @@ pub fn matrix<'a>(judge: &Judge<'a>, axes: &Axes) -> Matrix<'a> {
     }
 }
 
-fn cell(judge: &Judge, driver: &Driver, gpu: &Gpu, host: &Host) -> Cell {
-    let answers = judge.answers(Some(driver), Some(gpu), host);
+fn cell(judge: &Judge, driver: Option<&Driver>, gpu: Option<&Gpu>, host: &Host) -> Cell {
+    let answers = judge.answers(driver, gpu, host);
     let findings = || answers.iter().flat_map(|a| a.iter());
     let verdict = build::verdict(judge.inventory(), findings());
     let mut speaking: Vec<&Finding> = findings().filter(|f| f.level > Level::Pass).collect();
@@ -96,7 +96,7 @@ fn cell(judge: &Judge, driver: &Driver, gpu: &Gpu, host: &Host) -> Cell {
     let decides = speaking.iter().max_by_key(|f| (f.outcome, f.level, std::cmp::Reverse(f.rule)));
     let reason = decides.filter(|f| f.level > Level::Note).map(|f| {
         let mut finding = [(*f).clone()];
-        judge.one_update(&mut finding, Some(gpu), host);
+        judge.one_update(&mut finding, gpu, host);
         let [finding] = finding;
         Reason {
             rule: finding.rule,
@@ -108,6 +108,20 @@ fn cell(judge: &Judge, driver: &Driver, gpu: &Gpu, host: &Host) -> Cell {
         }
     });
     Cell { verdict, how: build::how(verdict, findings()), rules, reason }
+}
+
+/// The worst cell over the GPUs of a target, as its verdict is.
+pub fn target(judge: &Judge, target: &Target) -> Cell {
+    let driver = target.driver.as_ref();
+    let gpus: Vec<Option<&Gpu>> = match target.gpus.as_slice() {
+        [] => vec![None],
+        gpus => gpus.iter().map(Some).collect(),
+    };
+    let mut cells = gpus.into_iter().map(|gpu| cell(judge, driver, gpu, &target.host));
+    let first = cells.next();
+    // There is at least one: a target without GPU has the cell of no GPU.
+    let first = first.unwrap_or_else(|| cell(judge, driver, None, &target.host));
+    cells.fold(first, |worst, next| if next.verdict > worst.verdict { next } else { worst })
 }
 
 impl Cell {

@@ -21,7 +21,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("report", &["inventory", "target", "facts"]),
     ("rules", &["report", "inventory", "target", "catalog", "facts"]),
     ("matrix", &["rules", "report", "inventory", "target", "catalog"]),
-    ("render", &["matrix", "report", "inventory", "target", "facts"]),
+    ("compare", &["matrix", "rules", "report", "inventory", "target"]),
+    ("plan", &["matrix", "rules", "report", "inventory", "target", "catalog"]),
+    ("render", &["matrix", "compare", "plan", "report", "inventory", "target", "facts"]),
 ];
 const SMALL_WORDS: &[&str] = &["names", "version", "limits"];
 

@@ -41,6 +41,10 @@ pub(super) enum Command {
     Inspect(InspectArgs),
     /// Verdict for every driver branch and GPU, and the lowest driver that runs everything
     Matrix(MatrixArgs),
+    /// What differs between images: stack, GPU code, and the hosts that fare differently
+    Compare(CompareArgs),
+    /// The smallest set of changes with which all images run on all hosts
+    Plan(PlanArgs),
     /// Write the profile of this machine, for --targets
     Host(HostArgs),
     /// Print the page of one rule
@@ -104,6 +108,22 @@ pub(super) struct InspectArgs {
     /// Print what loads what; with PATH the whole tree of that file in the image
     #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = "", env = "CUDALINT_TREE")]
     pub(super) tree: Option<String>,
+    /// Bytes of GPU code by library and architecture; with --gpus or --targets also what those GPUs never use
+    #[arg(long, env = "CUDALINT_WEIGHT", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    pub(super) weight: bool,
+    /// GPUs of the fleet, named as for `check --gpu`
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        env = "CUDALINT_GPUS",
+        requires = "weight",
+        conflicts_with = "targets"
+    )]
+    pub(super) gpus: Vec<String>,
+    /// Hosts of the fleet, as for `check --targets`
+    #[arg(long, value_name = "FILE", env = "CUDALINT_TARGETS", requires = "weight")]
+    pub(super) targets: Option<PathBuf>,
     /// Directory whose TOML files are laid over the built-in catalog
     #[arg(long, value_name = "DIR", env = "CUDALINT_CATALOG")]
     pub(super) catalog: Option<PathBuf>,
@@ -145,13 +165,48 @@ pub(super) struct MatrixArgs {
     pub(super) output: OutputArgs,
 }
 
+#[derive(Args, Debug)]
+pub(super) struct CompareArgs {
+    /// Images, the older first
+    #[arg(value_name = "IMAGE")]
+    pub(super) images: Vec<String>,
+    /// The images run in one distributed job: what its ranks must agree in
+    #[arg(long, env = "CUDALINT_JOB", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    pub(super) job: bool,
+    #[command(flatten)]
+    pub(super) source: SourceArgs,
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+    /// Day by which branches count as supported, as YYYY-MM-DD; default today
+    #[arg(long, value_name = "DATE", env = "CUDALINT_AS_OF", help_heading = "Target")]
+    pub(super) as_of: Option<String>,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct PlanArgs {
+    /// Images that are to run on all hosts
+    #[arg(value_name = "IMAGE")]
+    pub(super) images: Vec<String>,
+    #[command(flatten)]
+    pub(super) source: SourceArgs,
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+    /// Day by which branches count as supported, as YYYY-MM-DD; default today
+    #[arg(long, value_name = "DATE", env = "CUDALINT_AS_OF", help_heading = "Target")]
+    pub(super) as_of: Option<String>,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
 /// Where the image comes from and how it is read.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Image")]
 pub(super) struct SourceArgs {
-    /// Facts document of `cudalint scan` in place of an image
+    /// Facts document of `cudalint scan` in place of an image; repeatable
     #[arg(long, value_name = "FILE", env = "CUDALINT_FACTS")]
-    pub(super) facts: Option<PathBuf>,
+    pub(super) facts: Vec<PathBuf>,
     /// os/architecture[/variant] to choose from an index
     #[arg(long, value_name = "PLATFORM", env = "CUDALINT_PLATFORM")]
     pub(super) platform: Option<String>,

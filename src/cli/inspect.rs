@@ -1,24 +1,31 @@
 //! `cudalint inspect IMAGE`: the CUDA bill of materials.
 
 use super::args::{Format, InspectArgs};
-use super::{load, output, say_layers, status};
+use super::{load, output, say_layers, status, targets};
+use crate::catalog::Catalog;
 use crate::image::Error;
 use crate::inventory::Inventory;
+use crate::inventory::weight::weigh;
 use crate::names::ImagePath;
 use crate::render::style::Style;
 use crate::render::{Context, inspect, json};
 use crate::report::Report;
+use crate::target::{Gpu, resolve_gpu};
+use crate::version::ComputeCapability;
 use crate::{inventory, render};
 
 pub(super) fn run(args: &InspectArgs) -> Result<u8, Error> {
     let catalog = load::catalog(args.catalog.as_deref())?;
     let outputs = output::plan(&args.output, output::TEXT_OR_JSON)?;
+    let gpus = gpus(args, &catalog)?;
     let images: Vec<String> = args.image.iter().cloned().collect();
     let inputs = load::inputs(&images, &args.source)?;
     let input = inputs.first().ok_or_else(|| Error::usage("no image given"))?;
     let loaded = load::load(input, &args.source, &args.output)?;
     say_layers(&loaded.errors);
     let inventory = inventory::build(&loaded.facts, &catalog);
+    let capabilities: Vec<ComputeCapability> = gpus.iter().map(|g| g.cc).collect();
+    let weight = args.weight.then(|| weigh(&loaded.facts, &capabilities, &catalog));
     if outputs.wants(Format::Json) {
         let context = Context {
             tool: load::tool(&catalog),
@@ -28,17 +35,39 @@ pub(super) fn run(args: &InspectArgs) -> Result<u8, Error> {
         // The same document as the report's, without anything judged.
         let mut document = json::report(&Report::unjudged(&inventory), &context);
         document.objects = Some(inspect::objects(&inventory, args.all_objects));
+        document.weight = weight.as_ref().map(render::weight::json);
         outputs.write(Format::Json, output::pretty(&document).as_bytes())?;
     }
     if outputs.wants(Format::Text) {
         let mut text = Vec::new();
         match args.tree.as_deref() {
+            None if args.weight => {
+                let text_of = |w| render::weight::text(w, &gpus, outputs.style);
+                text.extend(weight.as_ref().map(text_of).unwrap_or_default().into_bytes());
+            }
             None => drop(render::inspect::text(&mut text, &inventory, outputs.style)),
             Some(path) => text.extend(tree(&inventory, path, outputs.style)?.into_bytes()),
         }
         outputs.write(Format::Text, &text)?;
     }
     Ok(if loaded.errors.is_empty() && loaded.facts.complete { status::OK } else { status::LOOK })
+}
+
+/// The GPUs that the weight is asked for.
+fn gpus(args: &InspectArgs, catalog: &Catalog) -> Result<Vec<Gpu>, Error> {
+    let mut out: Vec<Gpu> = Vec::new();
+    let named: Result<Vec<Gpu>, _> = args.gpus.iter().map(|g| resolve_gpu(g, catalog)).collect();
+    let fleet = match &args.targets {
+        Some(file) => targets::from_file(file, &[], false, catalog)?,
+        None => Vec::new(),
+    };
+    let all = named.map_err(targets::usage)?.into_iter().chain(fleet.into_iter().flat_map(|t| t.gpus));
+    for gpu in all {
+        if !out.iter().any(|known| known.describe() == gpu.describe()) {
+            out.push(gpu);
+        }
+    }
+    Ok(out)
 }
 
 /// All trees, or that of one file.

@@ -25,13 +25,13 @@ pub(super) struct Loaded {
     pub(super) repository: String,
 }
 
-/// The images or the facts document that were typed; an error where neither or both are there.
+/// The images or the facts documents that were typed; an error where neither or both are there.
 pub(super) fn inputs(images: &[String], source: &SourceArgs) -> Result<Vec<Input>, Error> {
-    match (images, &source.facts) {
-        ([], None) => Err(Error::usage("no image given").hint("cudalint IMAGE --host-driver 535 --gpu h100")),
-        ([], Some(file)) => Ok(vec![Input::Facts(file.clone())]),
-        (_, Some(_)) => Err(Error::usage("an image and --facts exclude each other")),
-        (images, None) => Ok(images.iter().map(|i| Input::Image(i.clone())).collect()),
+    match (images, source.facts.as_slice()) {
+        ([], []) => Err(Error::usage("no image given").hint("cudalint IMAGE --host-driver 535 --gpu h100")),
+        ([], files) => Ok(files.iter().map(|f| Input::Facts(f.clone())).collect()),
+        (images, []) => Ok(images.iter().map(|i| Input::Image(i.clone())).collect()),
+        (_, _) => Err(Error::usage("an image and --facts exclude each other")),
     }
 }
 

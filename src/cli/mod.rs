@@ -5,12 +5,14 @@
 mod args;
 mod cache;
 mod check;
+mod compare;
 mod explain;
 mod host;
 mod inspect;
 mod load;
 mod matrix;
 mod output;
+mod plan;
 mod progress;
 mod scan;
 mod schema;
@@ -46,7 +48,7 @@ pub fn exit_on_interrupt() {
 }
 
 /// Commands to come: never taken for images.
-const RESERVED: [&str; 6] = ["compare", "export", "serve", "plan", "attach", "sweep"];
+const RESERVED: [&str; 4] = ["export", "serve", "attach", "sweep"];
 
 /// Runs the program and gives its exit status.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
@@ -73,6 +75,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(Command::Scan(args)) => scan::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Matrix(args)) => matrix::run(&args),
+        Some(Command::Compare(args)) => compare::run(&args),
+        Some(Command::Plan(args)) => plan::run(&args),
         Some(Command::Host(args)) => host::run(&args),
         Some(Command::Explain(args)) => explain::explain(&args),
         Some(Command::Rules(args)) => explain::rules(&args),

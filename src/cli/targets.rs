@@ -50,7 +50,7 @@ pub(super) fn usage(error: TargetError) -> Error {
     }
 }
 
-fn from_file(
+pub(super) fn from_file(
     file: &Path,
     chosen: &[String],
     cordoned: bool,

@@ -13,6 +13,7 @@ pub mod loading;
 pub mod processes;
 pub mod requirements;
 pub mod versions;
+pub mod weight;
 
 use crate::catalog::Catalog;
 use crate::facts::{ImageFacts, Place};

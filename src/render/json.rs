@@ -31,6 +31,9 @@ pub struct ReportJson {
     /// `inspect` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub objects: Option<Vec<super::inspect::ObjectJson>>,
+    /// `inspect --weight` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<super::weight::WeightJson>,
 }
 
 /// Several images in one document.
@@ -167,6 +170,7 @@ pub fn report(report: &Report, context: &Context) -> ReportJson {
         problems: facts.problems.iter().map(problem_json).collect(),
         timing: context.timing.clone(),
         objects: None,
+        weight: None,
     }
 }
 

@@ -1,11 +1,14 @@
 //! A report -> text for people or JSON for programs. One file per format; each reads the report and writes.
 
+pub mod compare;
 pub mod inspect;
 pub mod json;
 pub mod matrix;
+pub mod plan;
 pub mod style;
 pub mod text;
 pub mod tree;
+pub mod weight;
 
 use crate::facts::json::{TimingJson, ToolJson};
 
