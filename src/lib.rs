@@ -10,6 +10,7 @@
 pub mod catalog;
 pub mod cli;
 pub mod compare;
+pub mod export;
 pub mod facts;
 pub mod image;
 pub mod inventory;

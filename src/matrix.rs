@@ -80,7 +80,7 @@ pub fn matrix<'a>(judge: &Judge<'a>, axes: &Axes) -> Matrix<'a> {
     }
 }
 
-fn cell(judge: &Judge, driver: Option<&Driver>, gpu: Option<&Gpu>, host: &Host) -> Cell {
+pub fn cell(judge: &Judge, driver: Option<&Driver>, gpu: Option<&Gpu>, host: &Host) -> Cell {
     let answers = judge.answers(driver, gpu, host);
     let findings = || answers.iter().flat_map(|a| a.iter());
     let verdict = build::verdict(judge.inventory(), findings());

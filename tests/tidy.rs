@@ -23,6 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("matrix", &["rules", "report", "inventory", "target", "catalog"]),
     ("compare", &["matrix", "rules", "report", "inventory", "target"]),
     ("plan", &["matrix", "rules", "report", "inventory", "target", "catalog"]),
+    ("export", &["render", "matrix", "rules", "report", "inventory", "target", "catalog", "facts"]),
     ("render", &["matrix", "compare", "plan", "report", "inventory", "target", "facts"]),
 ];
 const SMALL_WORDS: &[&str] = &["names", "version", "limits"];

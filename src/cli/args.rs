@@ -45,6 +45,10 @@ pub(super) enum Command {
     Compare(CompareArgs),
     /// The smallest set of changes with which all images run on all hosts
     Plan(PlanArgs),
+    /// Write what schedulers, container runtimes, inventories and signers can act on
+    Export(ExportArgs),
+    /// Push a result to the registry as a referrer of the image
+    Attach(AttachArgs),
     /// Write the profile of this machine, for --targets
     Host(HostArgs),
     /// Print the page of one rule
@@ -196,6 +200,65 @@ pub(super) struct PlanArgs {
     /// Day by which branches count as supported, as YYYY-MM-DD; default today
     #[arg(long, value_name = "DATE", env = "CUDALINT_AS_OF", help_heading = "Target")]
     pub(super) as_of: Option<String>,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ExportForm {
+    /// Kubernetes nodeAffinity on labels of GPU Feature Discovery (YAML)
+    NodeAffinity,
+    /// Image compatibility of Node Feature Discovery (YAML)
+    Nfd,
+    /// The NVIDIA_REQUIRE_CUDA that the files need
+    Require,
+    /// CycloneDX 1.6 bill of materials (JSON)
+    Cyclonedx,
+    /// in-toto statement of the requirements, to be signed (JSON)
+    InToto,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ExportArgs {
+    /// Image to export
+    #[arg(value_name = "IMAGE")]
+    pub(super) image: Option<String>,
+    /// What to write
+    #[arg(long = "as", value_name = "FORM", value_enum, env = "CUDALINT_AS")]
+    pub(super) form: ExportForm,
+    #[command(flatten)]
+    pub(super) source: SourceArgs,
+    #[command(flatten)]
+    pub(super) stack: StackArgs,
+    /// Directory whose TOML files are laid over the built-in catalog
+    #[arg(long, value_name = "DIR", env = "CUDALINT_CATALOG", help_heading = "Target")]
+    pub(super) catalog: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum AttachForm {
+    /// Image compatibility of Node Feature Discovery
+    Nfd,
+    /// The report as JSON
+    Report,
+    /// in-toto statement of the requirements, unsigned
+    InToto,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct AttachArgs {
+    /// Image in a registry
+    #[arg(value_name = "IMAGE")]
+    pub(super) image: String,
+    /// What to attach
+    #[arg(long = "as", value_name = "FORM", value_enum, env = "CUDALINT_AS")]
+    pub(super) form: AttachForm,
+    #[command(flatten)]
+    pub(super) source: SourceArgs,
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
     #[command(flatten)]
     pub(super) output: OutputArgs,
 }

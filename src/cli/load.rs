@@ -15,6 +15,7 @@ use crate::{examine, scan};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// Facts, how they were come by, and what was missed.
@@ -131,7 +132,7 @@ fn from_image(typed: &str, args: &SourceArgs, output: &OutputArgs) -> Result<Loa
     Ok(Loaded { facts: examined.facts, timing, errors: examined.errors, repository: image.repository })
 }
 
-fn open_options(args: &SourceArgs) -> Result<OpenOptions, Error> {
+pub(super) fn open_options(args: &SourceArgs) -> Result<OpenOptions, Error> {
     let platform = match &args.platform {
         Some(text) => Some(Platform::parse(text).ok_or_else(|| {
             Error::usage(format!("`{text}` is no platform"))
@@ -164,7 +165,13 @@ fn open_options(args: &SourceArgs) -> Result<OpenOptions, Error> {
     Ok(OpenOptions { platform, registry })
 }
 
+/// Standard input gives it once; a command may log in twice.
+static PASSWORD: OnceLock<String> = OnceLock::new();
+
 fn password_from_stdin() -> Result<String, Error> {
+    if let Some(known) = PASSWORD.get() {
+        return Ok(known.clone());
+    }
     const PASSWORD_BYTES_MAX: u64 = 64 << 10;
     let mut text = String::new();
     std::io::stdin()
@@ -175,7 +182,7 @@ fn password_from_stdin() -> Result<String, Error> {
     if password.is_empty() {
         return Err(Error::usage("--password-stdin: standard input is empty"));
     }
-    Ok(password)
+    Ok(PASSWORD.get_or_init(|| password).clone())
 }
 
 fn duration(text: &str) -> Option<Duration> {

@@ -3,10 +3,12 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks on stdout and stderr")]
 
 mod args;
+mod attach;
 mod cache;
 mod check;
 mod compare;
 mod explain;
+mod export;
 mod host;
 mod inspect;
 mod load;
@@ -48,7 +50,7 @@ pub fn exit_on_interrupt() {
 }
 
 /// Commands to come: never taken for images.
-const RESERVED: [&str; 4] = ["export", "serve", "attach", "sweep"];
+const RESERVED: [&str; 2] = ["serve", "sweep"];
 
 /// Runs the program and gives its exit status.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
@@ -77,6 +79,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(Command::Matrix(args)) => matrix::run(&args),
         Some(Command::Compare(args)) => compare::run(&args),
         Some(Command::Plan(args)) => plan::run(&args),
+        Some(Command::Export(args)) => export::run(&args),
+        Some(Command::Attach(args)) => attach::run(&args),
         Some(Command::Host(args)) => host::run(&args),
         Some(Command::Explain(args)) => explain::explain(&args),
         Some(Command::Rules(args)) => explain::rules(&args),

@@ -106,10 +106,21 @@ pub(super) fn as_of(given: Option<&str>) -> Result<String, Error> {
             false => Err(Error::usage(format!("`{date}` is no date")).hint("write it as 2026-11-20")),
         };
     }
+    Ok(date_of(seconds() / 86_400))
+}
+
+/// The moment as `2026-11-20T10:00:00Z`, or that of `SOURCE_DATE_EPOCH`.
+pub(super) fn now() -> String {
+    let seconds = seconds();
+    let of_day = seconds % 86_400;
+    format!("{}T{:02}:{:02}:{:02}Z", date_of(seconds / 86_400), of_day / 3600, of_day / 60 % 60, of_day % 60)
+}
+
+fn seconds() -> u64 {
     let epoch = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|v| v.parse::<u64>().ok());
     let now =
         || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    Ok(date_of(epoch.unwrap_or_else(now) / 86_400))
+    epoch.unwrap_or_else(now)
 }
 
 /// Days since 1970-01-01 -> `YYYY-MM-DD` (proleptic Gregorian calendar, counted in eras of 400 years).

@@ -1,7 +1,7 @@
 //! What an image asks of a host, whatever the host is: the lowest driver, the driver with every feature, the GPUs.
 
 use super::gpu_code::{CodeGroup, GroupRole};
-use super::{Runtime, RuntimeVersion};
+use super::{Component, Inventory, Runtime, RuntimeVersion};
 use crate::catalog::Catalog;
 use crate::facts::{CodeKind, json};
 use crate::version::Version;
@@ -31,6 +31,22 @@ pub(super) fn of(runtimes: &[Runtime], code: &[CodeGroup], catalog: &Catalog) ->
         exact.max().and_then(|v| catalog.full_driver(v)).and_then(|t| t.linux_driver_min.clone());
     let (native, jit_from) = architectures(code);
     Requirements { min_driver, full_driver, native, jit_from }
+}
+
+/// The newest CUDA runtime that something in the image loads, and the CUDA version that a driver must report for it: from 11 on
+/// libcudart compares majors only. `None` where its version is not known.
+pub fn payload<'a>(inventory: &'a Inventory) -> Option<(&'a Runtime, Version)> {
+    let loaded = |r: &&Runtime| {
+        let at = |c: &&Component| c.place == r.place && c.component == "cudart";
+        inventory.components.iter().find(at).is_some_and(|c| c.reachable == Some(true))
+    };
+    let used: Vec<&Runtime> = inventory.runtimes.iter().filter(loaded).collect();
+    let all: Vec<&Runtime> = inventory.runtimes.iter().collect();
+    let used = if used.is_empty() { all } else { used };
+    let newest = used.into_iter().max_by(|a, b| a.version.cmp(&b.version))?;
+    let RuntimeVersion::Exactly(version) = &newest.version else { return None };
+    let needs = if version.major() >= 11 { Version::of(version.major(), 0) } else { version.major_minor() };
+    Some((newest, needs))
 }
 
 /// The documented minimum: of the CUDA major from 11 on, of the exact release before.

@@ -8,6 +8,7 @@ use super::reasoning::{Fit, about_image, fit};
 use super::settings::shortened;
 use super::{Case, Reads, Rule};
 use crate::inventory::compat::Reach;
+use crate::inventory::requirements::payload;
 use crate::inventory::{Runtime, RuntimeVersion};
 use crate::report::{Evidence, Finding, Level, Outcome, RuleId};
 use crate::target::Driver;
@@ -29,7 +30,7 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
     // NVIDIA's framework images declare next to nothing on purpose: their entry point decides.
     let by_entry_point = config.env("_CUDA_COMPAT_PATH").is_some()
         || case.inventory.compat.iter().any(|c| c.reach == Reach::EntryPoint);
-    let payload = payload(case);
+    let payload = payload(case.inventory);
     let mut out = Vec::new();
     if let Some(expression) = config.env(NAME).filter(|v| !v.is_empty() && !is_switched_off(config)) {
         let branches = branches(case, expression);
@@ -44,22 +45,6 @@ fn judge(case: &Case<'_>) -> Vec<Finding> {
         out.extend(payload.as_ref().and_then(|(runtime, _)| words(case, runtime)));
     }
     out
-}
-
-/// The newest CUDA runtime that something in the image loads, and the CUDA version that a driver must report for it.
-fn payload<'a>(case: &Case<'a>) -> Option<(&'a Runtime, Version)> {
-    let inventory = case.inventory;
-    let loaded = |r: &&Runtime| {
-        let at = |c: &&crate::inventory::Component| c.place == r.place && c.component == "cudart";
-        inventory.components.iter().find(at).is_some_and(|c| c.reachable == Some(true))
-    };
-    let used: Vec<&Runtime> = inventory.runtimes.iter().filter(loaded).collect();
-    let all: Vec<&Runtime> = inventory.runtimes.iter().collect();
-    let used = if used.is_empty() { all } else { used };
-    let newest = used.into_iter().max_by(|a, b| a.version.cmp(&b.version))?;
-    let RuntimeVersion::Exactly(version) = &newest.version else { return None };
-    let needs = if version.major() >= 11 { Version::of(version.major(), 0) } else { version.major_minor() };
-    Some((newest, needs))
 }
 
 /// A driver branch, and what the requirement says on it.

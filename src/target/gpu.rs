@@ -123,7 +123,7 @@ fn capability(typed: &str, catalog: &Catalog) -> Result<Option<ComputeCapability
     Ok(Some(cc))
 }
 
-fn of_capability(typed: &str, cc: ComputeCapability, catalog: &Catalog) -> Gpu {
+pub fn of_capability(typed: &str, cc: ComputeCapability, catalog: &Catalog) -> Gpu {
     let products: Vec<&catalog::Gpu> = catalog.gpus.iter().filter(|g| g.cc == cc).collect();
     let all = |value: &str| !products.is_empty() && products.iter().all(|g| g.forward_compat == value);
     let forward_compat = if all("yes") {

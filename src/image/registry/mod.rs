@@ -11,6 +11,7 @@
 
 mod client;
 mod patience;
+pub mod push;
 mod refusal;
 mod session;
 mod stream;

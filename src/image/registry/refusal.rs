@@ -127,6 +127,36 @@ pub(super) async fn response(session: &Session, wanted: Wanted<'_>, response: Re
     }
 }
 
+/// The message for a document that was not taken.
+pub(super) async fn not_written(session: &Session, response: Response) -> Error {
+    let status = response.status();
+    let envelope = envelope(response).await;
+    let words = envelope.as_ref().map(words).filter(|words| !words.is_empty());
+    let said = words.map(|words| format!(": {words}")).unwrap_or_default();
+    let (repository, login) = (session.reference().repository_name(), session.login());
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            let who = match login.credentials {
+                Credentials::Anonymous => "without credentials".to_owned(),
+                _ => format!("with {}", login.source),
+            };
+            Error::look(format!("`{repository}` may not be written to {who}{said}")).hint(
+                "attaching needs a login that may push: `docker login`, or --username and --password-stdin",
+            )
+        }
+        StatusCode::METHOD_NOT_ALLOWED => Error::look(format!("`{}` is read-only{said}", session.host()))
+            .hint("attach where the image is pushed, not to a mirror"),
+        status => Error::look(format!(
+            "`{}` does not take the document: {}{said}",
+            session.host(),
+            status_text(status)
+        ))
+        .hint(
+            "see whether the registry takes OCI artifacts; `cudalint export` writes the document to a file",
+        ),
+    }
+}
+
 /// The registry, or its token service, does not accept who asks.
 pub(super) fn refused(session: &Session, said: &str) -> Error {
     let (repository, login) = (session.reference().repository_name(), session.login());

@@ -24,7 +24,7 @@ use crate::limits;
 /// mistake of who typed it, who should not wait for it.
 const FIRST_ATTEMPTS_MAX: u32 = 3;
 /// 401s for one request: without token, with one that has expired, and then no more.
-const CHALLENGES_MAX: u32 = 3;
+pub(super) const CHALLENGES_MAX: u32 = 3;
 
 pub(super) struct Session {
     reference: Reference,
@@ -43,6 +43,22 @@ pub(super) struct Session {
 struct Access {
     auth: RegistryAuth,
     renewals: u64,
+}
+
+/// Access as one request used it.
+pub(super) struct Signature {
+    auth: RegistryAuth,
+    renewals: u64,
+}
+
+impl Signature {
+    pub(super) fn sign(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.auth {
+            RegistryAuth::Anonymous => request,
+            RegistryAuth::Basic(username, password) => request.basic_auth(username, Some(password)),
+            RegistryAuth::Bearer(token) => request.bearer_auth(token),
+        }
+    }
 }
 
 /// One GET below `/v2/NAME/`.
@@ -131,21 +147,13 @@ impl Session {
         let url = self.url(is_plain, &format!("{}/{path}", self.reference.repository))?;
         let mut challenged = 0;
         loop {
-            let (auth, renewals) = {
-                let access = self.access.lock().await;
-                (access.auth.clone(), access.renewals)
-            };
+            let access = self.access().await;
             let request = || {
                 let mut request = self.clients.registry.get(url.clone());
                 if let Some(accept) = ask.accept {
                     request = request.header(ACCEPT, accept);
                 }
-                let request = with_offset(request, ask.offset);
-                match &auth {
-                    RegistryAuth::Anonymous => request,
-                    RegistryAuth::Basic(username, password) => request.basic_auth(username, Some(password)),
-                    RegistryAuth::Bearer(token) => request.bearer_auth(token),
-                }
+                access.sign(with_offset(request, ask.offset))
             };
             let response = self.send(request, self.host(), patience).await?;
             let status = response.status();
@@ -157,8 +165,47 @@ impl Session {
             if !is_challenge || challenged >= CHALLENGES_MAX {
                 return Err(refusal::response(self, ask.wanted, response).await);
             }
-            self.renew(response, ask.wanted, &auth, renewals, patience).await?;
+            if !self.log_in_again(&response, &access, patience).await? {
+                return Err(refusal::response(self, ask.wanted, response).await);
+            }
         }
+    }
+
+    /// The URL of a path below `/v2/NAME/`; a whole URL stays.
+    pub(super) async fn address(&self, to: &str, patience: &mut Patience) -> Result<Url, Error> {
+        let is_plain = self.find_scheme(patience).await?;
+        match Url::parse(to) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),
+            _ => self.url(is_plain, &format!("{}/{to}", self.reference.repository)),
+        }
+    }
+
+    /// What goes into `Authorization` at present.
+    pub(super) async fn access(&self) -> Signature {
+        let access = self.access.lock().await;
+        Signature { auth: access.auth.clone(), renewals: access.renewals }
+    }
+
+    /// Answers a refusal: of several transfers that are refused at once, one gets the new token for all. `false` where another
+    /// login cannot help: a token that was typed cannot be renewed, and the same password again would be refused again.
+    pub(super) async fn log_in_again(
+        &self,
+        answer: &Response,
+        refused: &Signature,
+        patience: &mut Patience,
+    ) -> Result<bool, Error> {
+        let challenges = token::challenges(answer.headers());
+        let mut access = self.access.lock().await;
+        if access.renewals != refused.renewals {
+            return Ok(true);
+        }
+        let is_final = matches!(self.login.credentials, Credentials::Bearer(_));
+        if is_final || matches!(refused.auth, RegistryAuth::Basic(..)) {
+            return Ok(false);
+        }
+        access.auth = token::authorize(self, &challenges, patience).await?;
+        access.renewals += 1;
+        Ok(true)
     }
 
     /// Asks another server for a blob, without credentials.
@@ -176,30 +223,6 @@ impl Session {
             return Ok(response);
         }
         Err(refusal::response(self, wanted, response).await)
-    }
-
-    /// Answers a 401. Of several transfers that are refused at once, one gets the new token for all.
-    async fn renew(
-        &self,
-        response: Response,
-        wanted: Wanted<'_>,
-        refused: &RegistryAuth,
-        renewals: u64,
-        patience: &mut Patience,
-    ) -> Result<(), Error> {
-        let challenges = token::challenges(response.headers());
-        let mut access = self.access.lock().await;
-        if access.renewals != renewals {
-            return Ok(());
-        }
-        // A token that was typed cannot be renewed, and the same password again would be refused again.
-        let is_final = matches!(self.login.credentials, Credentials::Bearer(_));
-        if is_final || matches!(refused, RegistryAuth::Basic(..)) {
-            return Err(refusal::response(self, wanted, response).await);
-        }
-        access.auth = token::authorize(self, &challenges, patience).await?;
-        access.renewals += 1;
-        Ok(())
     }
 
     /// Sends until there is an answer other than "later". `host` is for messages.

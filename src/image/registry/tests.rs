@@ -448,3 +448,73 @@ fn four_layers_at_once_share_one_token() {
     let tokens = server.seen(|request| request.line.starts_with("GET /token"));
     assert_eq!(tokens.iter().filter(|is_token| **is_token).count(), 1);
 }
+
+/// A registry that takes what is pushed, and says of manifests whose subject it noted.
+fn taking(lists_referrers: bool) -> Server {
+    Server::start(move |request, _| {
+        let line = request.line.as_str();
+        let subject = if lists_referrers { "OCI-Subject: sha256:aa\r\n" } else { "" };
+        match line.split(' ').next().unwrap() {
+            "HEAD" => reply(404, "", b""),
+            "POST" => reply(202, "Location: /upload?state=x\r\n", b""),
+            "PUT" if line.contains("/manifests/") => reply(201, subject, b""),
+            "PUT" => reply(201, "", b""),
+            _ if line.contains("/manifests/sha256-") => reply(404, "", b""),
+            _ => reply(
+                200,
+                "Content-Type: application/vnd.oci.image.manifest.v1+json\r\n",
+                MANIFEST.as_bytes(),
+            ),
+        }
+    })
+}
+
+fn attach_to(server: &Server) -> Result<push::Attached, Error> {
+    let reference = Reference::parse(&format!("{}/r:1", server.address)).unwrap();
+    let registry =
+        Registry::connect_from(&reference, &RegistryOptions::default(), &Environment::default()).unwrap();
+    let artifact = push::Artifact {
+        artifact_type: "application/x-test",
+        media_type: "application/x-test",
+        bytes: b"{}\n",
+        annotations: Vec::new(),
+    };
+    registry.attach(Digest::of(MANIFEST.as_bytes()).as_str(), &artifact)
+}
+
+#[test]
+fn a_registry_that_lists_referrers_gets_no_tag_for_them() {
+    let server = taking(true);
+    assert_eq!(attach_to(&server).unwrap().fallback_tag, None);
+    let requests = server.requests.lock().unwrap();
+    let manifest =
+        requests.iter().find(|r| r.line.starts_with("PUT") && r.line.contains("/manifests/")).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&manifest.body).unwrap();
+    assert_eq!(document["subject"]["digest"], Digest::of(MANIFEST.as_bytes()).to_string());
+    assert_eq!(document["artifactType"], "application/x-test");
+    assert!(requests.iter().any(|r| r.line.starts_with("PUT /upload?state=x&digest=sha256")));
+    assert!(!requests.iter().any(|r| r.line.contains("/manifests/sha256-")));
+}
+
+#[test]
+fn elsewhere_the_tag_lists_them() {
+    let server = taking(false);
+    let tag = attach_to(&server).unwrap().fallback_tag.unwrap();
+    assert_eq!(tag, Digest::of(MANIFEST.as_bytes()).to_string().replace(':', "-"));
+    let requests = server.requests.lock().unwrap();
+    let index = requests.iter().rfind(|r| r.line.starts_with("PUT")).unwrap();
+    assert!(index.line.contains(&tag) && index.body.contains("application/vnd.oci.image.index.v1+json"));
+}
+
+#[test]
+fn a_login_that_may_not_push_is_told_so() {
+    let server = Server::start(|request, _| match request.line.starts_with("GET") {
+        true => {
+            reply(200, "Content-Type: application/vnd.oci.image.manifest.v1+json\r\n", MANIFEST.as_bytes())
+        }
+        false => reply(403, "", b"{\"errors\":[{\"code\":\"DENIED\",\"message\":\"no\"}]}"),
+    });
+    let error = attach_to(&server).err().unwrap();
+    assert!(error.message.contains("may not be written to without credentials: no"), "{error}");
+    assert_eq!(error.kind, ErrorKind::Look);
+}
