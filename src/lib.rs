@@ -54,8 +54,9 @@ pub fn check<'a>(
     targets: &[Target],
     catalog: &Catalog,
     repository: &str,
+    policy: rules::Policy,
 ) -> Report<'a> {
-    let judge = rules::Judge::new(inventory, catalog);
+    let judge = rules::Judge::new(inventory, catalog).with(policy);
     let judged = targets.iter().map(|t| (t.clone(), judge.target(t))).collect();
     let alone = if targets.is_empty() { judge.alone() } else { Vec::new() };
     let lowest = judge.lowest_driver(targets);

@@ -81,11 +81,20 @@ pub(super) struct CheckArgs {
     /// Print the checks that held, too
     #[arg(long, env = "CUDALINT_SHOW_PASSED", help_heading = "Output", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub(super) show_passed: bool,
+    /// Judge order too (pinning, lifecycle, security): as notes, or in production as warnings
+    #[arg(long, value_enum, value_name = "PROFILE", env = "CUDALINT_POLICY", help_heading = "Output")]
+    pub(super) policy: Option<PolicyName>,
     /// Date for whatever depends on one, as YYYY-MM-DD; default today
     #[arg(long, value_name = "DATE", env = "CUDALINT_AS_OF", help_heading = "Target")]
     pub(super) as_of: Option<String>,
     #[command(flatten)]
     pub(super) output: OutputArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum PolicyName {
+    Development,
+    Production,
 }
 
 #[derive(Args, Debug)]

@@ -11,6 +11,7 @@ use crate::image::source::Source;
 use crate::image::{Error, reference::Reference};
 use crate::inventory;
 use crate::render::{Context, json};
+use crate::rules::Policy;
 
 const REPORT: &str = "application/vnd.cudalint.report.v1+json";
 
@@ -59,7 +60,7 @@ pub(super) fn run(args: &AttachArgs) -> Result<u8, Error> {
 /// The same report as a check's.
 fn report(loaded: &Loaded, targets: &[crate::target::Target], catalog: &Catalog) -> Result<String, Error> {
     let inventory = inventory::build(&loaded.facts, catalog);
-    let report = crate::check(&inventory, targets, catalog, &loaded.repository);
+    let report = crate::check(&inventory, targets, catalog, &loaded.repository, Policy::default());
     let context = Context { tool: load::tool(catalog), timing: None, as_of: output::as_of(None)? };
     Ok(output::pretty(&json::report(&report, &context)))
 }

@@ -1,6 +1,6 @@
 //! `cudalint IMAGE…`: images and targets -> reports -> exit status.
 
-use super::args::{CheckArgs, FailOn, Format};
+use super::args::{CheckArgs, FailOn, Format, PolicyName};
 use super::{Exit, load, output, status, targets};
 use crate::image::Error;
 use crate::inventory;
@@ -8,6 +8,8 @@ use crate::render::json::{ReportJson, ReportsJson, SCHEMA_VERSION};
 use crate::render::style::Style;
 use crate::render::{Context, json, text};
 use crate::report::{Level, Report, Verdict};
+use crate::rules::{Policy, Profile};
+use crate::target::{Driver, Target};
 use std::path::Path;
 
 pub(super) fn run(args: &CheckArgs) -> Result<u8, Error> {
@@ -19,6 +21,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<u8, Error> {
     let targets = targets::targets(&args.target, &catalog)?;
     let outputs = output::plan(&args.output, output::TEXT_OR_JSON)?;
     let as_of = super::output::as_of(args.as_of.as_deref())?;
+    let policy = policy(args, &targets, &as_of);
     let inputs = load::inputs(&args.images, &args.source)?;
     let mut judged = Exit::default();
     let mut documents: Vec<ReportJson> = Vec::new();
@@ -30,7 +33,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<u8, Error> {
             as_of: as_of.clone(),
         };
         let inventory = inventory::build(&loaded.facts, &catalog);
-        let report = crate::check(&inventory, &targets, &catalog, &loaded.repository);
+        let report = crate::check(&inventory, &targets, &catalog, &loaded.repository, policy.clone());
         judged.add(status_of_report(&report, args));
         if outputs.wants(Format::Json) {
             documents.push(json::report(&report, &context));
@@ -55,6 +58,18 @@ pub(super) fn run(args: &CheckArgs) -> Result<u8, Error> {
         outputs.write(Format::Json, document.as_bytes())?;
     }
     Ok(exit.status())
+}
+
+fn policy(args: &CheckArgs, targets: &[Target], as_of: &str) -> Policy {
+    let profile = args.policy.map(|p| match p {
+        PolicyName::Development => Profile::Development,
+        PolicyName::Production => Profile::Production,
+    });
+    let mut drivers: Vec<u32> =
+        targets.iter().filter_map(|t| t.driver.as_ref()).filter_map(Driver::branch).collect();
+    drivers.sort_unstable();
+    drivers.dedup();
+    Policy { profile, as_of: as_of.to_owned(), drivers }
 }
 
 fn several(reports: Vec<ReportJson>) -> Option<String> {

@@ -2,7 +2,7 @@
 //! answers are had already, and a target judged among many is judged as it would be alone.
 
 use super::reasoning::CodeReach;
-use super::{Case, RULES, Rule};
+use super::{Case, Policy, RULES, Rule};
 use crate::catalog::{Branch, Catalog};
 use crate::inventory::Inventory;
 use crate::report::build::Judged;
@@ -17,6 +17,7 @@ use std::rc::Rc;
 pub struct Judge<'a> {
     inventory: &'a Inventory<'a>,
     catalog: &'a Catalog,
+    policy: Policy,
     /// Of each rule, in the order of [`RULES`].
     answers: Vec<Answers>,
     drivers: Seen<Driver>,
@@ -67,7 +68,24 @@ impl<'a> Judge<'a> {
         let (drivers, gpus, hosts) = (Seen::new(), Seen::new(), Seen::new());
         let answers = RULES.iter().map(|_| RefCell::default()).collect();
         let lowest = RefCell::default();
-        Judge { inventory, catalog, answers, drivers, gpus, hosts, code: CodeReach::default(), lowest }
+        let policy = Policy::default();
+        Judge {
+            policy,
+            inventory,
+            catalog,
+            answers,
+            drivers,
+            gpus,
+            hosts,
+            code: CodeReach::default(),
+            lowest,
+        }
+    }
+
+    /// With what people want beyond that it works.
+    pub fn with(mut self, policy: Policy) -> Judge<'a> {
+        self.policy = policy;
+        self
     }
 
     pub fn inventory(&self) -> &'a Inventory<'a> {
@@ -116,9 +134,10 @@ impl<'a> Judge<'a> {
             host: host.map_or(&nothing_known, |(_, h)| h),
             jetson: asked.jetson,
             catalog: self.catalog,
+            policy: &self.policy,
             code: &self.code,
         };
-        let answer: Rc<[Finding]> = (rule.judge)(&case).into();
+        let answer: Rc<[Finding]> = (rule.judge)(&case).into_iter().map(|f| self.policy.apply(f)).collect();
         answers.borrow_mut().insert(key, Rc::clone(&answer));
         answer
     }

@@ -25,16 +25,21 @@ mod cudnn_older_than_built;
 mod cudnn_without_gpu;
 mod cupy_libraries_missing;
 mod damaged_file;
+mod development_toolkit;
 mod driver_below_documented_minimum;
 mod driver_capability_missing;
+mod driver_end_of_life;
 mod driver_library_in_image;
 mod driver_needed_at_import;
 mod driver_needs_library;
 mod driver_not_decisive;
 mod driver_security_fix_missing;
 mod driver_too_old;
+mod drivers_differ;
 mod engine_for_another_gpu;
 mod engine_for_another_tensorrt;
+mod feature_branch_driver;
+mod floating_reference;
 mod forward_compatibility;
 mod forward_compatibility_unusable;
 mod gpu_dropped_by_driver;
@@ -83,6 +88,7 @@ mod toolkit_security_fix_missing;
 mod torch_companion_cuda;
 mod triton_assembler_too_new;
 mod undefined_symbol;
+mod unpinned_framework;
 mod version_disagrees;
 mod wrong_cpu_architecture;
 
@@ -90,7 +96,7 @@ pub use judge::Judge;
 
 use crate::catalog::Catalog;
 use crate::inventory::Inventory;
-use crate::report::{Finding, Outcome, RuleId, RuntimeError};
+use crate::report::{Finding, Level, Outcome, RuleId, RuntimeError};
 use crate::target::profile::RuntimeMode;
 use crate::target::{Driver, Gpu, Host};
 
@@ -103,7 +109,51 @@ pub struct Case<'a> {
     /// A Jetson, by GPU, driver or what the target says.
     pub jetson: bool,
     pub catalog: &'a Catalog,
+    pub policy: &'a Policy,
     code: &'a reasoning::CodeReach,
+}
+
+/// What the people who run the image want beyond that it works.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Without one, the rules of policy say nothing.
+    pub profile: Option<Profile>,
+    /// The day that counts, `YYYY-MM-DD`.
+    pub as_of: String,
+    /// Driver branches of all hosts that are judged.
+    pub drivers: Vec<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// What policy has to say is a note.
+    Development,
+    /// It is a warning.
+    Production,
+}
+
+/// Notes that are warnings in production: the rules of policy, and those of security and order.
+const OF_PRODUCTION: [RuleId; 9] = [
+    floating_reference::RULE.id,
+    development_toolkit::RULE.id,
+    driver_end_of_life::RULE.id,
+    feature_branch_driver::RULE.id,
+    unpinned_framework::RULE.id,
+    drivers_differ::RULE.id,
+    several_cuda_majors::RULE.id,
+    driver_security_fix_missing::RULE.id,
+    toolkit_security_fix_missing::RULE.id,
+];
+
+impl Policy {
+    /// Gives a finding the level that it has under the policy.
+    fn apply(&self, mut finding: Finding) -> Finding {
+        let raised = self.profile == Some(Profile::Production) && finding.level == Level::Note;
+        if raised && OF_PRODUCTION.contains(&finding.rule) {
+            finding.level = Level::Warning;
+        }
+        finding
+    }
 }
 
 /// One rule.
@@ -211,6 +261,12 @@ pub const RULES: &[Rule] = &[
     link_out_of_image::RULE,
     driver_security_fix_missing::RULE,
     toolkit_security_fix_missing::RULE,
+    floating_reference::RULE,
+    development_toolkit::RULE,
+    driver_end_of_life::RULE,
+    feature_branch_driver::RULE,
+    unpinned_framework::RULE,
+    drivers_differ::RULE,
     damaged_file::RULE,
     image_incomplete::RULE,
 ];
