@@ -119,8 +119,10 @@ fn versions<'c>(components: impl Iterator<Item = &'c Component>) -> Option<Strin
         let version = c.version.clone().unwrap_or_else(|| "of unknown version".to_owned());
         if c.linkage == Some(Linkage::Static) { format!("{version} (static)") } else { version }
     };
-    let versions: BTreeSet<String> = counted.iter().map(text).collect();
-    (!versions.is_empty()).then(|| versions.into_iter().collect::<Vec<_>>().join(", "))
+    let versions: BTreeSet<(Option<Version>, String)> =
+        counted.iter().map(|c| (c.version.as_deref().and_then(Version::leading), text(c))).collect();
+    // Newest first: that one is compared.
+    (!versions.is_empty()).then(|| versions.into_iter().rev().map(|(_, t)| t).collect::<Vec<_>>().join(", "))
 }
 
 fn row_of(subject: &str, values: Vec<Option<String>>) -> Row {

@@ -149,6 +149,29 @@ fn lowest(drivers: &[Driver], rows: &[&[Cell]]) -> Lowest {
     Lowest { driver: name(works.last()), up_to, without_jit: name(run(Cell::works_without_jit).last()) }
 }
 
+impl Matrix<'_> {
+    /// Without drivers and GPUs on which nothing works.
+    pub fn only_supported(mut self) -> Self {
+        let works = |cell: Option<&Cell>| cell.is_some_and(Cell::works);
+        let column: Vec<bool> =
+            (0..self.drivers.len()).map(|i| self.rows.iter().any(|row| works(row.get(i)))).collect();
+        let row: Vec<bool> = self.rows.iter().map(|row| row.iter().any(Cell::works)).collect();
+        for cells in &mut self.rows {
+            keep(cells, &column);
+        }
+        keep(&mut self.drivers, &column);
+        keep(&mut self.rows, &row);
+        keep(&mut self.gpus, &row);
+        keep(&mut self.lowest_of, &row);
+        self
+    }
+}
+
+fn keep<T>(all: &mut Vec<T>, wanted: &[bool]) {
+    let mut wanted = wanted.iter();
+    all.retain(|_| wanted.next().copied().unwrap_or(false));
+}
+
 fn age(drivers: &[Driver], index: usize) -> Option<&crate::version::Version> {
     drivers.get(index).and_then(|d| d.version.as_ref())
 }

@@ -1,17 +1,19 @@
 //! Images × hosts of a fleet -> the smallest set of changes with which every image runs on every host: drivers to change, images to
 //! rebuild, hosts to keep images off.
 //!
-//! A pair that fails is mended by a newer driver on the host or by another build of the image. Pairs that only one of the two mends
-//! decide for themselves; of the rest the fewest hosts and images that cover all pairs are taken (a minimum vertex cover of a
-//! bipartite graph, found through a maximum matching: König's theorem).
+//! What breaks a pair of image and host decides what can mend it: a driver that does not know the GPU asks for another driver, a part
+//! without code for the GPU for another build, a setting of the host for that setting. A runtime that is too new for the driver is
+//! mended by either. Of those pairs the fewest hosts and images that cover all are taken (a minimum vertex cover of a bipartite graph,
+//! found through a maximum matching: König's theorem).
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use crate::catalog::{Branch, Catalog};
-use crate::matrix::{Cell, Reason, target as judge_target};
-use crate::report::Verdict;
+use crate::matrix::{Cell, target as judge_target};
+use crate::report::{Finding, Outcome, RuleId, Verdict};
 use crate::rules::Judge;
 use crate::target::{Driver, Target};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What runs where, and what to change, in the order in which it is safe.
@@ -28,14 +30,19 @@ pub struct Plan {
 pub enum Step {
     /// Build the image anew, for these targets.
     Rebuild { image: usize, targets: Vec<usize>, how: Vec<String> },
-    /// Bring another driver onto the hosts of a target.
+    /// Bring another driver onto the hosts of a target. `after`: images that run now and not with it, to be replaced first.
     Driver { target: usize, to: String, lowest: String, older: bool, images: Vec<usize>, after: Vec<usize> },
-    /// Neither helps: keep the image off the hosts.
+    /// Change what the target states of the host beside its driver.
+    Setting { target: usize, images: Vec<usize>, how: Vec<String> },
+    /// Nothing helps: keep the image off the hosts.
     KeepOff { image: usize, targets: Vec<usize>, why: String },
 }
 
-/// Rules about host and GPU alone: no build of the image mends them.
-const HOST_ALONE: [&str; 3] = ["gpu-unknown-to-driver", "gpu-dropped-by-driver", "kernel-module-flavour"];
+/// Rules about driver and GPU alone: only another driver mends them.
+const DRIVER_ALONE: [&str; 2] = ["gpu-unknown-to-driver", "gpu-dropped-by-driver"];
+
+/// Rules about what else the target states of the host.
+const SETTINGS: [&str; 2] = ["kernel-module-flavour", "no-gpu-requested"];
 
 /// A build for another processor mends these, beside the one that is there: it says nothing of the other hosts.
 const OTHER_PLATFORM: &str = "wrong-cpu-architecture";
@@ -44,137 +51,329 @@ const OTHER_PLATFORM: &str = "wrong-cpu-architecture";
 pub fn plan(judges: &[Judge], targets: &[Target], as_of: &str) -> Plan {
     let cells: Vec<Vec<Cell>> =
         judges.iter().map(|j| targets.iter().map(|t| judge_target(j, t)).collect()).collect();
-    let mut plan = Plan { undecided: Vec::new(), steps: Vec::new(), cells };
-    let mut failing: Vec<(usize, usize)> = Vec::new();
-    for (image, row) in plan.cells.iter().enumerate() {
-        for (target, cell) in row.iter().enumerate() {
+    let mut undecided = Vec::new();
+    let mut failing: Vec<Pair> = Vec::new();
+    for (image, (row, judge)) in cells.iter().zip(judges).enumerate() {
+        for (target, (cell, host)) in row.iter().zip(targets).enumerate() {
             match cell.verdict {
-                Verdict::Fails => failing.push((image, target)),
-                Verdict::Unknown => plan.undecided.push((image, target)),
+                Verdict::Fails => failing.push(Pair { image, target, broken: broken(judge, host) }),
+                Verdict::Unknown => undecided.push((image, target)),
                 _ => {}
             }
         }
     }
-    let options = Options::of(judges, targets, &failing, as_of);
-    let (rebuild, raise) = cover(&plan.cells, &options, &failing);
-    plan.steps = steps(&plan, &options, &failing, &rebuild, &raise);
-    plan
+    let steps = Planner { judges, targets, as_of, candidates: BTreeMap::new() }.steps(&failing);
+    Plan { cells, steps, undecided }
 }
 
-/// A driver that mends pairs of a target.
+/// An image and a host on which it fails, and everything that breaks it.
+struct Pair {
+    image: usize,
+    target: usize,
+    broken: Vec<Finding>,
+}
+
+impl Pair {
+    fn has(&self, rules: &[&str]) -> bool {
+        self.broken.iter().any(|f| rules.contains(&f.rule.name))
+    }
+}
+
+/// What breaks an image on a target, over all its GPUs, once each.
+fn broken(judge: &Judge, target: &Target) -> Vec<Finding> {
+    let mut out: Vec<Finding> = Vec::new();
+    for judged in judge.target(target) {
+        for finding in judged.findings {
+            let known = |f: &Finding| f.rule == finding.rule && f.headline == finding.headline;
+            if finding.outcome == Outcome::Breaks && !out.iter().any(known) {
+                out.push(finding);
+            }
+        }
+    }
+    out
+}
+
+/// A driver for a target.
 #[derive(Clone, Debug)]
 struct Candidate {
     text: String,
     number: u32,
     supported: bool,
-    /// Failing images that run with it.
+    /// Failing images that run with it, but for settings.
     mends: BTreeSet<usize>,
+    /// Failing images that no longer fail for driver and GPU alone, though another build may still be needed.
+    knows: BTreeSet<usize>,
     /// Images that run now and no longer with it.
     breaks: Vec<usize>,
+    /// What still breaks each failing image.
+    left: BTreeMap<usize, Vec<Finding>>,
 }
 
-/// What could be done, per target.
-struct Options {
+struct Planner<'p, 'a> {
+    judges: &'p [Judge<'a>],
+    targets: &'p [Target],
+    as_of: &'p str,
     candidates: BTreeMap<usize, Vec<Candidate>>,
-    now: BTreeMap<usize, u32>,
 }
 
-impl Options {
-    fn of(judges: &[Judge], targets: &[Target], failing: &[(usize, usize)], as_of: &str) -> Options {
-        let mut options = Options { candidates: BTreeMap::new(), now: BTreeMap::new() };
-        let concerned: BTreeSet<usize> = failing.iter().map(|(_, target)| *target).collect();
-        for index in concerned {
-            let Some(target) = targets.get(index) else { continue };
-            // A host without driver in its profile has nothing to raise.
-            let Some(now) = target.driver.as_ref() else { continue };
-            options.now.insert(index, now.branch().unwrap_or(0));
-            let Some(catalog) = judges.first().map(Judge::catalog) else { continue };
-            let branches = catalog.branches.iter().filter(|b| !b.status.is_inferred());
-            let list = branches
-                .filter(|b| Some(b.branch) != now.branch())
-                .filter_map(|b| candidate(judges, target, b, catalog, as_of));
-            options.candidates.insert(index, list.collect());
+impl Planner<'_, '_> {
+    fn steps(mut self, failing: &[Pair]) -> Vec<Step> {
+        for target in failing.iter().map(|p| p.target).collect::<BTreeSet<_>>() {
+            let of_target: Vec<&Pair> = failing.iter().filter(|p| p.target == target).collect();
+            let list = self.candidates_for(target, &of_target);
+            self.candidates.insert(target, list);
         }
-        options
+        let (platform, rest): (Vec<&Pair>, Vec<&Pair>) =
+            failing.iter().partition(|p| p.has(&[OTHER_PLATFORM]));
+        let only_settings = |p: &&&Pair| p.broken.iter().all(|f| SETTINGS.contains(&f.rule.name));
+        let open: Vec<&Pair> = rest.iter().filter(|p| !only_settings(p)).copied().collect();
+        let (rebuild, raise) = self.choose(&open);
+        let chosen: BTreeMap<usize, (Candidate, String)> =
+            raise.iter().filter_map(|target| Some((*target, self.best(*target, &open, &rebuild)?))).collect();
+        let mut out = rebuilds(&open, &rebuild, &chosen);
+        out.extend(platform_builds(&platform));
+        for (target, (to, lowest)) in &chosen {
+            out.push(self.driver_step(*target, to, lowest, &open));
+        }
+        out.extend(settings(&rest));
+        out.extend(kept_off(&open, &rebuild, &chosen));
+        out
     }
 
-    /// Whether some driver mends the pair.
-    fn raisable(&self, (image, target): (usize, usize)) -> bool {
-        self.candidates.get(&target).is_some_and(|all| all.iter().any(|c| c.mends.contains(&image)))
+    fn now(&self, target: usize) -> u32 {
+        let driver = self.targets.get(target).and_then(|t| t.driver.as_ref());
+        driver.and_then(Driver::branch).unwrap_or(0)
     }
 
-    /// The driver for the images: newer ones first, one under support if there is one, the lowest of those.
-    fn best(&self, target: usize, images: &BTreeSet<usize>) -> Option<(&Candidate, &Candidate)> {
-        let now = self.now.get(&target).copied().unwrap_or(0);
-        let all = self.candidates.get(&target)?;
-        let fits: Vec<&Candidate> = all.iter().filter(|c| images.is_subset(&c.mends)).collect();
-        let key = |c: &&&Candidate| (c.number < now, c.breaks.len(), c.number.abs_diff(now));
-        let lowest = fits.iter().min_by_key(key)?;
-        let same_side =
-            |c: &&&Candidate| (c.number < now, c.breaks.len()) == (lowest.number < now, lowest.breaks.len());
-        let supported = fits.iter().filter(same_side).filter(|c| c.supported).min_by_key(key);
-        Some((supported.unwrap_or(lowest), lowest))
+    /// Every branch that mends something on a target. A host without driver in its profile has nothing to raise.
+    fn candidates_for(&self, target: usize, failing: &[&Pair]) -> Vec<Candidate> {
+        let host = self.targets.get(target).filter(|t| t.driver.is_some());
+        let (Some(host), Some(catalog)) = (host, self.judges.first().map(Judge::catalog)) else {
+            return Vec::new();
+        };
+        let now = self.now(target);
+        let branches = catalog.branches.iter().filter(|b| !b.status.is_inferred() && b.branch != now);
+        branches.filter_map(|branch| self.candidate(host, failing, branch, catalog)).collect()
     }
-}
 
-fn candidate(
-    judges: &[Judge],
-    target: &Target,
-    branch: &Branch,
-    catalog: &Catalog,
-    as_of: &str,
-) -> Option<Candidate> {
-    let text = branch.branch.to_string();
-    let with = Target { driver: Some(Driver::parse(&text, catalog).ok()?), ..target.clone() };
-    let mut mends = BTreeSet::new();
-    let mut breaks = Vec::new();
-    for (image, judge) in judges.iter().enumerate() {
-        let (before, after) = (judge_target(judge, target), judge_target(judge, &with));
-        match (before.verdict, after.works()) {
-            (Verdict::Fails, true) => {
-                mends.insert(image);
+    fn candidate(
+        &self,
+        host: &Target,
+        failing: &[&Pair],
+        branch: &Branch,
+        catalog: &Catalog,
+    ) -> Option<Candidate> {
+        let text = branch.branch.to_string();
+        let with = Target { driver: Some(Driver::parse(&text, catalog).ok()?), ..host.clone() };
+        let mut out = Candidate {
+            number: branch.branch,
+            supported: matches!(branch.kind.as_str(), "PB" | "LTSB")
+                && branch
+                    .end_of_life
+                    .as_deref()
+                    .is_some_and(|end| end >= self.as_of.get(..7).unwrap_or(self.as_of)),
+            text,
+            mends: BTreeSet::new(),
+            knows: BTreeSet::new(),
+            breaks: Vec::new(),
+            left: BTreeMap::new(),
+        };
+        for (image, judge) in self.judges.iter().enumerate() {
+            let after = judge_target(judge, &with);
+            if !failing.iter().any(|p| p.image == image) {
+                if judge_target(judge, host).works() && !after.works() {
+                    out.breaks.push(image);
+                }
+                continue;
             }
-            (Verdict::Runs | Verdict::Degraded, false) => breaks.push(image),
-            _ => {}
+            let left = broken(judge, &with);
+            let is = |f: &Finding, rules: &[&str]| rules.contains(&f.rule.name);
+            if after.verdict != Verdict::Unknown && left.iter().all(|f| is(f, &SETTINGS)) {
+                out.mends.insert(image);
+            }
+            if !left.iter().any(|f| is(f, &DRIVER_ALONE)) {
+                out.knows.insert(image);
+            }
+            out.left.insert(image, left);
+        }
+        (!out.mends.is_empty() || !out.knows.is_empty()).then_some(out)
+    }
+
+    fn raisable(&self, pair: &Pair) -> bool {
+        self.candidates.get(&pair.target).is_some_and(|all| all.iter().any(|c| c.mends.contains(&pair.image)))
+    }
+
+    fn knowable(&self, pair: &Pair) -> bool {
+        self.candidates.get(&pair.target).is_some_and(|all| all.iter().any(|c| c.knows.contains(&pair.image)))
+    }
+
+    /// The images to rebuild and the targets whose driver to change.
+    fn choose(&self, open: &[&Pair]) -> (BTreeSet<usize>, BTreeSet<usize>) {
+        let mut rebuild: BTreeSet<usize> = BTreeSet::new();
+        let mut raise: BTreeSet<usize> = BTreeSet::new();
+        for pair in open {
+            match (pair.has(&DRIVER_ALONE), self.raisable(pair)) {
+                // Only a driver helps; where it does not do alone, a build as well.
+                (true, true) => drop(raise.insert(pair.target)),
+                (true, false) if self.knowable(pair) => {
+                    raise.insert(pair.target);
+                    rebuild.insert(pair.image);
+                }
+                (false, false) => drop(rebuild.insert(pair.image)),
+                _ => {}
+            }
+        }
+        let either = |p: &&&Pair| !p.has(&DRIVER_ALONE) && self.raisable(p);
+        // A build for a new GPU is no build for an old driver: what a driver mends of a rebuilt image, the driver mends.
+        raise.extend(open.iter().filter(either).filter(|p| rebuild.contains(&p.image)).map(|p| p.target));
+        let edges: Vec<(usize, usize)> = open
+            .iter()
+            .filter(either)
+            .filter(|p| !raise.contains(&p.target))
+            .map(|p| (p.target, p.image))
+            .collect();
+        // Of equally small covers the one with more hosts: that a driver helps is judged here, that a build will is hoped.
+        let (targets, images) = vertex_cover(&edges);
+        rebuild.extend(images);
+        raise.extend(targets);
+        (rebuild, raise)
+    }
+
+    /// The driver for a target: the one that mends most, newer ones first, then what breaks least, then one under support, then the
+    /// nearest; beside it the lowest that would do.
+    fn best(&self, target: usize, open: &[&Pair], rebuild: &BTreeSet<usize>) -> Option<(Candidate, String)> {
+        let now = self.now(target);
+        let of_target: Vec<&&Pair> = open.iter().filter(|p| p.target == target).collect();
+        let helped = |c: &Candidate| {
+            let mended = of_target.iter().filter(|p| c.mends.contains(&p.image)).count();
+            let known = |p: &&&&Pair| {
+                rebuild.contains(&p.image) && p.has(&DRIVER_ALONE) && c.knows.contains(&p.image)
+            };
+            mended * 2 + of_target.iter().filter(known).count()
+        };
+        let all = self.candidates.get(&target)?;
+        let key =
+            |c: &&Candidate| (Reverse(helped(c)), c.number < now, c.breaks.len(), c.number.abs_diff(now));
+        let lowest = all.iter().filter(|c| helped(c) > 0).min_by_key(key)?;
+        let as_good = |c: &&Candidate| {
+            key(c).0 == key(&lowest).0 && key(c).1 == key(&lowest).1 && key(c).2 == key(&lowest).2
+        };
+        let supported = all.iter().filter(|c| c.supported).filter(as_good).min_by_key(key);
+        Some((supported.unwrap_or(lowest).clone(), lowest.text.clone()))
+    }
+
+    fn driver_step(&self, target: usize, to: &Candidate, lowest: &str, open: &[&Pair]) -> Step {
+        let helped = |p: &&&Pair| {
+            p.target == target
+                && (to.mends.contains(&p.image) || p.has(&DRIVER_ALONE) && to.knows.contains(&p.image))
+        };
+        Step::Driver {
+            target,
+            to: to.text.clone(),
+            lowest: lowest.to_owned(),
+            older: to.number < self.now(target),
+            images: open.iter().filter(helped).map(|p| p.image).collect(),
+            after: to.breaks.clone(),
         }
     }
-    let stable = matches!(branch.kind.as_str(), "PB" | "LTSB");
-    let supported =
-        stable && branch.end_of_life.as_deref().is_some_and(|end| end >= as_of.get(..7).unwrap_or(as_of));
-    (!mends.is_empty()).then_some(Candidate { text, number: branch.branch, supported, mends, breaks })
 }
 
-/// The images to rebuild and the targets whose driver to change.
-fn cover(
-    cells: &[Vec<Cell>],
-    options: &Options,
-    failing: &[(usize, usize)],
-) -> (BTreeSet<usize>, BTreeSet<usize>) {
-    let rebuildable = |(image, target): (usize, usize)| {
-        let reason = cells.get(image).and_then(|r| r.get(target)).and_then(|c| c.reason.as_ref());
-        !reason.is_some_and(|r| HOST_ALONE.contains(&r.rule.name) || r.rule.name == OTHER_PLATFORM)
-    };
-    let mut rebuild: BTreeSet<usize> = BTreeSet::new();
-    let mut raise: BTreeSet<usize> = BTreeSet::new();
-    for pair in failing {
-        match (rebuildable(*pair), options.raisable(*pair)) {
-            (true, false) => drop(rebuild.insert(pair.0)),
-            (false, true) => drop(raise.insert(pair.1)),
-            _ => {}
+/// Rebuilds come first: an image that a newer driver breaks must be there before the driver.
+fn rebuilds(
+    open: &[&Pair],
+    rebuild: &BTreeSet<usize>,
+    chosen: &BTreeMap<usize, (Candidate, String)>,
+) -> Vec<Step> {
+    let mut out = Vec::new();
+    for image in rebuild {
+        let mut targets = Vec::new();
+        let mut how: Vec<String> = Vec::new();
+        let mut seen: BTreeSet<(RuleId, Option<String>)> = BTreeSet::new();
+        for pair in open.iter().filter(|p| p.image == *image) {
+            // What the new driver mends needs no build.
+            let left = chosen.get(&pair.target).and_then(|(c, _)| c.left.get(image)).unwrap_or(&pair.broken);
+            let of_image = || {
+                left.iter()
+                    .filter(|f| !SETTINGS.contains(&f.rule.name) && !DRIVER_ALONE.contains(&f.rule.name))
+            };
+            if of_image().next().is_some() {
+                targets.push(pair.target);
+                for finding in of_image() {
+                    // Several runtimes of one image ask for the same.
+                    let asked = (finding.rule, remedy(finding).cloned());
+                    if seen.insert(asked) {
+                        how.push(in_words(finding));
+                    }
+                }
+            }
+        }
+        how.sort();
+        if !targets.is_empty() {
+            out.push(Step::Rebuild { image: *image, targets, how });
         }
     }
-    // An image that is rebuilt anyway is made for the host as it is; a driver that is raised anyway serves all images it can.
-    let open = |pair: &&(usize, usize)| {
-        let both = rebuildable(**pair) && options.raisable(**pair);
-        both && !rebuild.contains(&pair.0) && !raise.contains(&pair.1)
+    out
+}
+
+/// What neither driver nor build mends.
+fn kept_off(
+    open: &[&Pair],
+    rebuild: &BTreeSet<usize>,
+    chosen: &BTreeMap<usize, (Candidate, String)>,
+) -> Vec<Step> {
+    let mut out: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
+    for pair in open {
+        let by_driver = chosen.get(&pair.target).is_some_and(|(c, _)| c.mends.contains(&pair.image));
+        let known = chosen.get(&pair.target).is_some_and(|(c, _)| c.knows.contains(&pair.image));
+        let by_build = rebuild.contains(&pair.image) && (known || !pair.has(&DRIVER_ALONE));
+        let first =
+            pair.broken.iter().find(|f| DRIVER_ALONE.contains(&f.rule.name)).or_else(|| pair.broken.first());
+        if let Some(first) = first.filter(|_| !by_driver && !by_build) {
+            let why = format!("{} {}", first.rule.code, first.headline);
+            out.entry((pair.image, why)).or_default().push(pair.target);
+        }
+    }
+    out.into_iter().map(|((image, why), targets)| Step::KeepOff { image, targets, why }).collect()
+}
+
+/// Rule, claim and the first remedy that is about the image.
+fn in_words(finding: &Finding) -> String {
+    let claim = format!("{} {}", finding.rule.code, finding.headline);
+    remedy(finding).map_or_else(|| claim.clone(), |remedy| format!("{claim}: {remedy}"))
+}
+
+fn remedy(finding: &Finding) -> Option<&String> {
+    finding.remedies.iter().find(|r| !r.starts_with("update the host"))
+}
+
+fn platform_builds(pairs: &[&Pair]) -> Vec<Step> {
+    let mut out: BTreeMap<usize, (Vec<usize>, Vec<String>)> = BTreeMap::new();
+    for pair in pairs {
+        let (targets, how) = out.entry(pair.image).or_default();
+        targets.push(pair.target);
+        let found = pair.broken.iter().filter(|f| f.rule.name == OTHER_PLATFORM).map(in_words);
+        how.extend(found.filter(|h| !how.contains(h)).collect::<Vec<_>>());
+    }
+    out.into_iter().map(|(image, (targets, how))| Step::Rebuild { image, targets, how }).collect()
+}
+
+fn settings(pairs: &[&Pair]) -> Vec<Step> {
+    let mut out: BTreeMap<usize, (Vec<usize>, Vec<String>)> = BTreeMap::new();
+    for pair in pairs {
+        for found in pair.broken.iter().filter(|f| SETTINGS.contains(&f.rule.name)) {
+            let (images, how) = out.entry(pair.target).or_default();
+            images.push(pair.image);
+            let said = in_words(found);
+            if !how.contains(&said) {
+                how.push(said);
+            }
+        }
+    }
+    let step = |(target, (mut images, how)): (usize, (Vec<usize>, Vec<String>))| {
+        images.dedup();
+        Step::Setting { target, images, how }
     };
-    // Of equally small covers the one with more hosts: that a driver helps is judged here, that a build will is hoped.
-    let edges: Vec<(usize, usize)> =
-        failing.iter().filter(open).map(|(image, target)| (*target, *image)).collect();
-    let (targets, images) = vertex_cover(&edges);
-    rebuild.extend(images);
-    raise.extend(targets);
-    (rebuild, raise)
+    out.into_iter().map(step).collect()
 }
 
 /// Fewest vertices of both sides that touch every edge; where several choices are equally small, the one with most of the left.
@@ -222,84 +421,6 @@ fn augment(
         }
     }
     false
-}
-
-/// Rebuilds first: an image that a newer driver breaks must be there before the driver.
-fn steps(
-    plan: &Plan,
-    options: &Options,
-    failing: &[(usize, usize)],
-    rebuild: &BTreeSet<usize>,
-    raise: &BTreeSet<usize>,
-) -> Vec<Step> {
-    let reason = |image: usize, target: usize| {
-        plan.cells.get(image).and_then(|r| r.get(target)).and_then(|c| c.reason.as_ref())
-    };
-    let mut drivers = Vec::new();
-    let mut mended: BTreeSet<(usize, usize)> = BTreeSet::new();
-    for target in raise {
-        let wanted: BTreeSet<usize> = failing
-            .iter()
-            .filter(|(image, t)| t == target && !rebuild.contains(image) && options.raisable((*image, *t)))
-            .map(|(image, _)| *image)
-            .collect();
-        // Where no one driver mends all of them, the one that mends most.
-        let one = |image: usize| BTreeSet::from([image]);
-        let best = options
-            .best(*target, &wanted)
-            .or_else(|| wanted.iter().find_map(|image| options.best(*target, &one(*image))));
-        let Some((to, lowest)) = best else { continue };
-        let images: Vec<usize> = wanted.iter().copied().filter(|i| to.mends.contains(i)).collect();
-        mended.extend(images.iter().map(|i| (*i, *target)));
-        drivers.push(Step::Driver {
-            target: *target,
-            to: to.text.clone(),
-            lowest: lowest.text.clone(),
-            older: options.now.get(target).is_some_and(|now| to.number < *now),
-            images,
-            after: to.breaks.clone(),
-        });
-    }
-    let other_platform = |(image, target): (usize, usize)| {
-        reason(image, target).is_some_and(|r| r.rule.name == OTHER_PLATFORM)
-    };
-    let mut out = Vec::new();
-    for (image, for_platform) in
-        rebuild.iter().map(|i| (*i, false)).chain((0..plan.cells.len()).map(|i| (i, true)))
-    {
-        let of_image =
-            failing.iter().filter(|pair| pair.0 == image && other_platform(**pair) == for_platform);
-        let targets: Vec<usize> = of_image.filter(|pair| !mended.contains(pair)).map(|(_, t)| *t).collect();
-        if targets.is_empty() {
-            continue;
-        }
-        mended.extend(targets.iter().map(|t| (image, *t)));
-        let how = reasons(targets.iter().filter_map(|t| reason(image, *t)));
-        out.push(Step::Rebuild { image, targets, how });
-    }
-    out.extend(drivers);
-    let mut left: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
-    for (image, target) in failing.iter().filter(|pair| !mended.contains(pair)) {
-        let why =
-            reason(*image, *target).map_or_else(String::new, |r| format!("{} {}", r.rule.code, r.headline));
-        left.entry((*image, why)).or_default().push(*target);
-    }
-    out.extend(left.into_iter().map(|((image, why), targets)| Step::KeepOff { image, targets, why }));
-    out
-}
-
-/// Rule, claim and the first remedy that is about the image, once each.
-fn reasons<'r>(all: impl Iterator<Item = &'r Reason>) -> Vec<String> {
-    let mut out: Vec<String> = Vec::new();
-    for found in all {
-        let mut about_image = found.remedies.iter().filter(|r| !r.starts_with("update the host"));
-        let claim = format!("{} {}", found.rule.code, found.headline);
-        let said = about_image.next().map_or_else(|| claim.clone(), |remedy| format!("{claim}: {remedy}"));
-        if !out.contains(&said) {
-            out.push(said);
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -122,7 +122,7 @@ pub(super) struct InspectArgs {
     #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = "", env = "CUDALINT_TREE")]
     pub(super) tree: Option<String>,
     /// Bytes of GPU code by library and architecture; with --gpus or --targets also what those GPUs never use
-    #[arg(long, env = "CUDALINT_WEIGHT", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    #[arg(long, env = "CUDALINT_WEIGHT", conflicts_with = "tree", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub(super) weight: bool,
     /// GPUs of the fleet, named as for `check --gpu`
     #[arg(

@@ -18,6 +18,14 @@ const REPORT: &str = "application/vnd.cudalint.report.v1+json";
 pub(super) fn run(args: &AttachArgs) -> Result<u8, Error> {
     let catalog = load::catalog(args.target.catalog.as_deref())?;
     let targets = targets::targets(&args.target, &catalog)?;
+    if args.form != AttachForm::Report && !targets.is_empty() {
+        return Err(Error::usage("only a report is about given hosts")
+            .hint("leave the hosts out, or attach --as report"));
+    }
+    if args.output.format.is_some() || !args.output.output.is_empty() {
+        return Err(Error::usage("attach writes to the registry")
+            .hint("`cudalint export` and `check -f json` write files"));
+    }
     let Source::Registry(reference) = Source::parse(&args.image)? else {
         return Err(Error::usage(format!(
             "`{}` is in no registry: nothing can be attached to it",

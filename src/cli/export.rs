@@ -17,10 +17,8 @@ pub(super) fn run(args: &ExportArgs) -> Result<u8, Error> {
     let catalog = load::catalog(args.catalog.as_deref())?;
     let host = targets::host(&args.stack)?;
     let outputs = output::plan(&args.output, &[Format::Text])?;
-    let images: Vec<String> = args.image.iter().cloned().collect();
-    let inputs = load::inputs(&images, &args.source)?;
-    let input = inputs.first().ok_or_else(|| Error::usage("no image given"))?;
-    let loaded = load::load(input, &args.source, &args.output)?;
+    let input = load::one_input(args.image.as_ref(), &args.source)?;
+    let loaded = load::load(&input, &args.source, &args.output)?;
     super::say_layers(&loaded.errors);
     let document = document(args.form, &loaded, &host, &catalog)?;
     outputs.write(Format::Text, document.as_bytes())?;
@@ -37,9 +35,11 @@ pub(super) fn document(
     let inventory = inventory::build(&loaded.facts, catalog);
     let judge = Judge::new(&inventory, catalog);
     let tool = load::tool(catalog);
-    let nowhere = || {
-        Error::look("no driver and GPU is known on which the image runs")
-            .hint("`cudalint matrix` shows why; `cudalint inspect` what is in it")
+    // The image was looked at: it is the question that has no answer.
+    let nowhere = || match inventory.uses_gpu() {
+        true => Error::usage("no driver and GPU is known on which the image runs")
+            .hint("`cudalint matrix` shows why"),
+        false => Error::usage("nothing in the image uses the GPU: it needs no particular node"),
     };
     match form {
         ExportForm::NodeAffinity => affinity::yaml(&judge, host).ok_or_else(nowhere),
@@ -48,7 +48,7 @@ pub(super) fn document(
             let value = require::value(&inventory);
             let line = value.map(|v| format!("NVIDIA_REQUIRE_CUDA={v}\n"));
             line.ok_or_else(|| {
-                Error::look("the image has no CUDA runtime of known version to ask a driver for")
+                Error::usage("the image has no CUDA runtime of known version to ask a driver for")
             })
         }
         ExportForm::Cyclonedx => Ok(output::pretty(&cyclonedx::bom(&inventory, &loaded.repository, &tool))),

@@ -18,10 +18,8 @@ pub(super) fn run(args: &InspectArgs) -> Result<u8, Error> {
     let catalog = load::catalog(args.catalog.as_deref())?;
     let outputs = output::plan(&args.output, output::TEXT_OR_JSON)?;
     let gpus = gpus(args, &catalog)?;
-    let images: Vec<String> = args.image.iter().cloned().collect();
-    let inputs = load::inputs(&images, &args.source)?;
-    let input = inputs.first().ok_or_else(|| Error::usage("no image given"))?;
-    let loaded = load::load(input, &args.source, &args.output)?;
+    let input = load::one_input(args.image.as_ref(), &args.source)?;
+    let loaded = load::load(&input, &args.source, &args.output)?;
     say_layers(&loaded.errors);
     let inventory = inventory::build(&loaded.facts, &catalog);
     let capabilities: Vec<ComputeCapability> = gpus.iter().map(|g| g.cc).collect();
@@ -35,7 +33,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<u8, Error> {
         // The same document as the report's, without anything judged.
         let mut document = json::report(&Report::unjudged(&inventory), &context);
         document.objects = Some(inspect::objects(&inventory, args.all_objects));
-        document.weight = weight.as_ref().map(render::weight::json);
+        document.weight = weight.as_ref().map(|w| render::weight::json(w, &gpus));
         outputs.write(Format::Json, output::pretty(&document).as_bytes())?;
     }
     if outputs.wants(Format::Text) {
@@ -61,6 +59,14 @@ fn gpus(args: &InspectArgs, catalog: &Catalog) -> Result<Vec<Gpu>, Error> {
         Some(file) => targets::from_file(file, &[], false, catalog)?,
         None => Vec::new(),
     };
+    if let Some(unknown) = fleet.iter().flat_map(|t| &t.host.unknown_gpus).next() {
+        return Err(Error::usage(format!(
+            "nothing is known of GPU `{unknown}`: what it can use is not either"
+        )));
+    }
+    if args.targets.is_some() && fleet.iter().all(|t| t.gpus.is_empty()) {
+        return Err(Error::usage("the targets name no GPU"));
+    }
     let all = named.map_err(targets::usage)?.into_iter().chain(fleet.into_iter().flat_map(|t| t.gpus));
     for gpu in all {
         if !out.iter().any(|known| known.describe() == gpu.describe()) {

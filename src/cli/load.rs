@@ -36,6 +36,16 @@ pub(super) fn inputs(images: &[String], source: &SourceArgs) -> Result<Vec<Input
     }
 }
 
+/// The one image or facts document of a command that takes no more.
+pub(super) fn one_input(image: Option<&String>, source: &SourceArgs) -> Result<Input, Error> {
+    let images: Vec<String> = image.into_iter().cloned().collect();
+    let mut inputs = inputs(&images, source)?;
+    match (inputs.pop(), inputs.len()) {
+        (Some(input), 0) => Ok(input),
+        (_, more) => Err(Error::usage(format!("this command takes one facts document, not {}", more + 1))),
+    }
+}
+
 pub(super) enum Input {
     Image(String),
     Facts(PathBuf),

@@ -37,9 +37,10 @@ pub(super) fn run(args: &MatrixArgs) -> Result<u8, Error> {
     let mut matrices: Vec<Matrix> = Vec::new();
     for inventory in &inventories {
         let axes = axes(&inventory.facts.image.platform)?;
-        matrices.push(matrix::matrix(&Judge::new(inventory, &catalog), &axes));
+        let whole = matrix::matrix(&Judge::new(inventory, &catalog), &axes);
+        matrices.push(if args.only_supported { whole.only_supported() } else { whole });
     }
-    let view = |m| View::new(m, args.only_supported, args.gpus.is_empty());
+    let view = |m| View::new(m, args.gpus.is_empty());
     let views: Vec<View> = matrices.iter().map(view).collect();
     let joined = |one: &dyn Fn(&View) -> String| views.iter().map(one).collect::<Vec<_>>().join("\n");
     for format in FORMATS.iter().copied().filter(|f| outputs.wants(*f)) {

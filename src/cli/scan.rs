@@ -8,10 +8,8 @@ use crate::render::style::{bytes, safe};
 
 pub(super) fn run(args: &ScanArgs) -> Result<u8, Error> {
     let outputs = output::plan(&args.output, &[Format::Json, Format::Text])?;
-    let images: Vec<String> = args.image.iter().cloned().collect();
-    let inputs = load::inputs(&images, &args.source)?;
-    let input = inputs.first().ok_or_else(|| Error::usage("no image given"))?;
-    let loaded = load::load(input, &args.source, &args.output)?;
+    let input = load::one_input(args.image.as_ref(), &args.source)?;
+    let loaded = load::load(&input, &args.source, &args.output)?;
     say_layers(&loaded.errors);
     let catalog = load::catalog(None)?;
     let timing = (!args.output.no_timing).then(|| loaded.timing.clone());

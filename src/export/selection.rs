@@ -4,6 +4,7 @@
 //! runs. Drivers newer than the catalog count where the image runs on such a driver as far as can be said.
 
 use crate::catalog::{self, Catalog};
+use crate::inventory::ComponentKind;
 use crate::matrix::{Cell, cell};
 use crate::report::Verdict;
 use crate::rules::Judge;
@@ -82,9 +83,13 @@ pub fn select(judge: &Judge, host: &Host, accept: fn(&Cell) -> bool) -> Vec<Term
     let mut by_drivers: BTreeMap<(Drivers, u32), Vec<u32>> = BTreeMap::new();
     let mut by_product: Vec<(Drivers, ComputeCapability, Vec<&catalog::Gpu>)> = Vec::new();
     let mut jetson: Vec<(ComputeCapability, Vec<Vec<Condition>>)> = Vec::new();
+    let has_driver = judge.inventory().components.iter().any(|c| c.kind == ComponentKind::Driver);
     let works = |driver: &Driver, gpu: &Gpu| {
         let cell = cell(judge, Some(driver), Some(gpu), host);
+        // A driver library in the image makes single builds fare otherwise than their branch.
+        let by_build = has_driver && !driver.is_exact() && !driver.known.tegra;
         match accept(&cell) {
+            _ if by_build => None,
             true => Some(true),
             false => (cell.verdict != Verdict::Unknown).then_some(false),
         }

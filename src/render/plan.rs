@@ -46,7 +46,7 @@ pub struct PairJson {
 
 #[derive(Serialize, JsonSchema)]
 pub struct StepJson {
-    /// `rebuild-image`, `raise-driver`, `lower-driver` or `keep-off`.
+    /// `rebuild-image`, `raise-driver`, `lower-driver`, `change-setting` or `keep-off`.
     pub action: &'static str,
     pub images: Vec<String>,
     pub targets: Vec<String>,
@@ -149,6 +149,13 @@ fn step(step: &Step, named: &Named) -> StepJson {
             breaks: named.images(after),
             ..empty
         },
+        Step::Setting { target, images, how } => StepJson {
+            action: "change-setting",
+            images: named.images(images),
+            targets: vec![named.target(*target)],
+            how: how.clone(),
+            ..empty
+        },
         Step::KeepOff { image, targets, why } => StepJson {
             images: vec![named.image(*image)],
             targets: named.names(targets),
@@ -167,9 +174,10 @@ pub fn text(plan: &Plan, named: &Named, style: Style) -> String {
     let nodes: u64 = named.targets.iter().map(|t| t.host.count.unwrap_or(1)).fold(0, u64::saturating_add);
     let count = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
     let mut out = format!(
-        "{} on {} ({nodes} hosts): {runs} of {} run, {fails} fail",
+        "{} on {} ({nodes} {}): {runs} of {} run, {fails} fail",
         count(named.inventories.len(), "image", "images"),
         count(named.targets.len(), "kind of host", "kinds of host"),
+        if nodes == 1 { "host" } else { "hosts" },
         count(all.len(), "pair", "pairs"),
     );
     if !plan.undecided.is_empty() {
@@ -197,7 +205,7 @@ pub fn text(plan: &Plan, named: &Named, style: Style) -> String {
             );
         }
     }
-    if plan.steps.is_empty() && fails == 0 {
+    if plan.steps.is_empty() && fails == 0 && plan.undecided.is_empty() {
         out.push_str("Nothing to change.\n");
     }
     out
@@ -219,7 +227,7 @@ fn text_of(step: &Step, named: &Named, style: Style) -> String {
             if lowest != to {
                 let _ = writeln!(out, "     {lowest} would do too, but is no branch under support");
             }
-            let _ = writeln!(out, "     then runs: {}", list(named.images(images)));
+            let _ = writeln!(out, "     for {}", list(named.images(images)));
             if !after.is_empty() {
                 let _ = writeln!(
                     out,
@@ -239,6 +247,13 @@ fn text_of(step: &Step, named: &Named, style: Style) -> String {
                 let _ = writeln!(out, "     and {} more reasons (-f json)", how.len() - REASONS_SHOWN);
             }
             let _ = writeln!(out, "     or keep it off these hosts");
+        }
+        Step::Setting { target, images, how } => {
+            let _ = writeln!(out, "{}", style.bold(&safe(&format!("change {}", named.pool(*target)))));
+            for reason in how {
+                let _ = writeln!(out, "     {}", safe(reason));
+            }
+            let _ = writeln!(out, "     for {}", list(named.images(images)));
         }
         Step::KeepOff { image, targets, why } => {
             let claim = format!("keep {} off {}", named.image(*image), named.names(targets).join(", "));

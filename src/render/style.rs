@@ -36,12 +36,12 @@ impl Style {
     }
 }
 
-/// Control characters, and the marks that reverse the direction of text, as visible escapes.
+/// Control characters, and the marks that end lines or reverse the direction of text, as visible escapes.
 pub fn safe(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         let reverses =
-            matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
+            matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
         if c == '\t' || c == '\n' {
             out.push(' ');
         } else if c.is_control() || reverses {

@@ -16,6 +16,8 @@ const ARCHS_SHOWN: usize = 3;
 
 #[derive(Serialize, JsonSchema)]
 pub struct WeightJson {
+    /// That `unused` and `saved_by_rebuild` are about; empty where none was named, and then both are 0.
+    pub gpus: Vec<String>,
     pub total: BytesJson,
     pub libraries: Vec<LibraryJson>,
 }
@@ -38,7 +40,7 @@ pub struct BytesJson {
     pub saved_by_rebuild: u64,
 }
 
-pub fn json(weight: &Weight) -> WeightJson {
+pub fn json(weight: &Weight, gpus: &[Gpu]) -> WeightJson {
     let bytes = |b: &Bytes| BytesJson {
         all: b.all,
         by_arch: b.by_arch.clone(),
@@ -46,7 +48,11 @@ pub fn json(weight: &Weight) -> WeightJson {
         saved_by_rebuild: b.saved,
     };
     let library = |l: &Library| LibraryJson { name: l.name.clone(), files: l.files, bytes: bytes(&l.bytes) };
-    WeightJson { total: bytes(&weight.total), libraries: weight.libraries.iter().map(library).collect() }
+    WeightJson {
+        gpus: gpus.iter().map(|g| g.typed.clone()).collect(),
+        total: bytes(&weight.total),
+        libraries: weight.libraries.iter().map(library).collect(),
+    }
 }
 
 /// What a person reads. `gpus`: those of the fleet, perhaps none.

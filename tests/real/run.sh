@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # run.sh [--binary PATH] [--cache DIR] - all tests against real images, in order.
 #
-# Installs what they need (as root, with apt-get), runs fatbin.py, corpus.py, sources.py and wrong_input.py, prints what
+# Installs what they need (as root, with apt-get), runs fatbin.py, corpus.py, sources.py, wrong_input.py and fleet.py, prints what
 # each of them says, then their summary lines, and ends with 1 if any failed. Limit: 10 minutes on 2 cores; measured
 # on 2 busy cores with an empty cache (0.65 GB of downloads): 263 s; with a full one 179 s.
 set -uo pipefail
@@ -10,7 +10,7 @@ start=$(date +%s)
 
 packages=''
 for pair in docker-registry:docker-registry skopeo:skopeo umoci:umoci readelf:binutils zstd:zstd igzip:isal \
-            htpasswd:apache2-utils openssl:openssl gcc:gcc curl:curl; do
+            htpasswd:apache2-utils openssl:openssl gcc:gcc curl:curl chromium:chromium chromedriver:chromium-driver; do
   command -v "${pair%%:*}" >/dev/null 2>&1 || packages="$packages ${pair##*:}"
 done
 if [ -n "$packages" ]; then
@@ -23,7 +23,7 @@ fi
 
 said=$(mktemp) failed=0 summary=''
 trap 'rm -f "$said"' EXIT
-for test in fatbin corpus sources wrong_input; do
+for test in fatbin corpus sources wrong_input fleet; do
   echo "== $test"
   python3 "$here/$test.py" "$@" 2>&1 | tee "$said" || failed=$((failed + 1))
   line=$(grep "^$test.py: " "$said" | tail -1)

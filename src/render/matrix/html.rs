@@ -39,7 +39,7 @@ fn image(view: &View, index: usize, out: &mut String) {
     );
     let _ = writeln!(out, "<p class=\"answer\">{}</p>", markup(&view.closing().join(" ")));
     let groups = groups(view);
-    if view.rows.is_empty() || view.columns.is_empty() {
+    if view.rows.is_empty() {
         out.push_str("<p>No host of the list runs it.</p>\n");
     } else {
         table(view, index, &groups, out);

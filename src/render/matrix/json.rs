@@ -24,6 +24,8 @@ pub struct MatrixJson {
     pub cells: Vec<CellJson>,
     /// Of all GPUs together; null where a GPU of the list has none.
     pub lowest_driver: Option<String>,
+    /// The last driver that runs all, where newer ones of the list do not.
+    pub up_to: Option<String>,
     pub lowest_driver_without_jit: Option<String>,
     pub lowest_by_gpu: Vec<LowestJson>,
 }
@@ -81,6 +83,7 @@ fn one(matrix: &Matrix) -> MatrixJson {
         gpus: matrix.gpus.iter().map(|g| g.typed.clone()).collect(),
         cells,
         lowest_driver: matrix.lowest.driver.clone(),
+        up_to: matrix.lowest.up_to.clone(),
         lowest_driver_without_jit: matrix.lowest.without_jit.clone(),
         lowest_by_gpu: matrix.gpus.iter().zip(&matrix.lowest_of).map(lowest).collect(),
     }

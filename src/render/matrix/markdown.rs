@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 pub fn matrix(view: &View) -> String {
     let image = &view.matrix.inventory.facts.image;
     let mut out = format!("### {}\n\n", text(&image.reference));
-    if view.rows.is_empty() || view.columns.is_empty() {
+    if view.rows.is_empty() {
         out.push_str("No host of the list runs it.\n\n");
     } else {
         let drivers: Vec<String> = view.drivers().map(text).collect();

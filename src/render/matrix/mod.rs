@@ -12,8 +12,6 @@ use crate::report::{RuleId, Verdict};
 /// A matrix as people read it.
 pub struct View<'a> {
     pub matrix: &'a Matrix<'a>,
-    /// Columns: positions in `matrix.drivers`.
-    columns: Vec<usize>,
     rows: Vec<Row<'a>>,
     /// Rules that explain cells, in the order of their letters.
     reasons: Vec<RuleId>,
@@ -30,18 +28,12 @@ struct Row<'a> {
 }
 
 impl<'a> View<'a> {
-    /// `only_supported`: without GPUs and drivers on which nothing works. `kinds`: the GPUs were not asked for by name.
-    pub fn new(matrix: &'a Matrix<'a>, only_supported: bool, kinds: bool) -> View<'a> {
-        let shown = |cell: Option<&Cell>| !only_supported || cell.is_some_and(Cell::works);
-        let column = |i: &usize| matrix.rows.iter().any(|row| shown(row.get(*i)));
-        let columns: Vec<usize> = (0..matrix.drivers.len()).filter(column).collect();
+    /// `kinds`: the GPUs were not asked for by name.
+    pub fn new(matrix: &'a Matrix<'a>, kinds: bool) -> View<'a> {
         let mut rows: Vec<Row> = Vec::new();
         for ((gpu, cells), lowest) in matrix.gpus.iter().zip(&matrix.rows).zip(&matrix.lowest_of) {
-            if !cells.iter().any(|c| shown(Some(c))) {
-                continue;
-            }
             let sm = format!("sm_{}", gpu.cc.sm_number());
-            let cells: Vec<&Cell> = columns.iter().filter_map(|i| cells.get(*i)).collect();
+            let cells: Vec<&Cell> = cells.iter().collect();
             let name = gpu.describe().split(" (sm_").next().unwrap_or_default().to_owned();
             let alike =
                 |row: &&mut Row| row.sm == sm && row.cells.iter().zip(&cells).all(|(a, b)| same(a, b));
@@ -57,15 +49,15 @@ impl<'a> View<'a> {
             }
         }
         reasons.sort_unstable();
-        View { matrix, columns, rows, reasons, kinds }
+        View { matrix, rows, reasons, kinds }
     }
 
     fn driver(&self, column: usize) -> &str {
-        self.columns.get(column).and_then(|i| self.matrix.drivers.get(*i)).map_or("", |d| d.text.as_str())
+        self.matrix.drivers.get(column).map_or("", |d| d.text.as_str())
     }
 
     fn drivers(&self) -> impl Iterator<Item = &str> {
-        (0..self.columns.len()).map(|c| self.driver(c))
+        self.matrix.drivers.iter().map(|d| d.text.as_str())
     }
 
     /// The letter of a cell's reason; empty where there is none.
@@ -100,10 +92,15 @@ impl<'a> View<'a> {
         let mut out = Vec::new();
         if let Some(driver) = &matrix.lowest.driver {
             out.push(format!(
-                "Lowest driver that runs it on all of these GPUs: {driver}{}.",
+                "Lowest driver that runs it on all of these GPUs: {driver}{}{}.",
+                up_to(&matrix.lowest),
                 jit(&matrix.lowest)
             ));
             return out;
+        }
+        let unknown = |c: &Cell| c.verdict == Verdict::Unknown;
+        if matrix.rows.iter().flatten().all(unknown) {
+            return vec!["Nothing can be said for sure: what is missing stands above.".to_owned()];
         }
         let served: Vec<&Lowest> = matrix.lowest_of.iter().filter(|l| l.driver.is_some()).collect();
         if served.is_empty() {
@@ -124,14 +121,27 @@ impl<'a> View<'a> {
         };
         without.truncate(SHOWN);
         out.push(format!("No driver of the list runs it on {}{more}.", without.join(", ")));
-        let order = |l: &Lowest| matrix.drivers.iter().position(|d| Some(&d.text) == l.driver.as_ref());
-        if let Some(highest) = served.into_iter().max_by_key(|l| order(l)) {
+        // Each has its own lowest driver, and perhaps a last one: the highest of the lowest serves all only below the lowest of the last.
+        let age = |name: &Option<String>| {
+            let driver = matrix.drivers.iter().find(|d| Some(&d.text) == name.as_ref());
+            driver.and_then(|d| d.version.clone())
+        };
+        let highest = served.iter().max_by_key(|l| age(&l.driver));
+        let last = served.iter().filter(|l| l.up_to.is_some()).min_by_key(|l| age(&l.up_to));
+        let common = match (highest, last) {
+            (Some(highest), Some(last)) => age(&highest.driver) <= age(&last.up_to),
+            _ => true,
+        };
+        if let Some(highest) = highest.filter(|_| common) {
             let driver = highest.driver.as_deref().unwrap_or_default();
+            let of_all = Lowest { up_to: last.and_then(|l| l.up_to.clone()), ..(*highest).clone() };
             out.push(format!(
                 "On the others the lowest driver is {driver}{}{}.",
-                up_to(highest),
-                jit(highest)
+                up_to(&of_all),
+                jit(&of_all)
             ));
+        } else {
+            out.push("No one driver runs it on all the others.".to_owned());
         }
         out
     }

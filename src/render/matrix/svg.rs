@@ -26,7 +26,7 @@ pub fn matrices(views: &[View]) -> String {
     for view in views {
         top = one(view, top, &mut body);
     }
-    let columns = views.iter().map(|v| v.columns.len()).max().unwrap_or(0);
+    let columns = views.iter().map(|v| v.matrix.drivers.len()).max().unwrap_or(0);
     let width = (LABEL_WIDTH + columns * CELL_WIDTH + 2 * MARGIN).max(720);
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{top}\" viewBox=\"0 0 {width} {top}\" role=\"img\" \

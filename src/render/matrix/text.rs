@@ -37,7 +37,7 @@ pub fn matrix(view: &View, style: Style) -> String {
 }
 
 fn table(view: &View, style: Style, out: &mut String) {
-    if view.rows.is_empty() || view.columns.is_empty() {
+    if view.rows.is_empty() {
         out.push_str("  no host of the list runs it\n");
         return;
     }
