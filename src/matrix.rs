@@ -214,6 +214,14 @@ pub fn drivers(list: &[String], as_of: &str, catalog: &Catalog) -> Result<Vec<Dr
             None => add(Driver::parse(text, catalog)?),
             Some((from, to)) => {
                 let (from, to) = (Driver::parse(from, catalog)?, Driver::parse(to, catalog)?);
+                if from.is_exact() || to.is_exact() {
+                    return Err(TargetError {
+                        message: format!("`{text}` is no range of branches"),
+                        hint: Some(
+                            "branches alone, such as 525..580; single versions go between commas".to_owned(),
+                        ),
+                    });
+                }
                 let major = |d: &Driver| d.version.as_ref().map_or(0, crate::version::Version::major);
                 let range = major(&from)..=major(&to);
                 let between = catalog.branches.iter().filter(|b| range.contains(&u64::from(b.branch)));

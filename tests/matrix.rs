@@ -66,7 +66,7 @@ fn a_cell_equals_the_single_check() {
         let inventory = inventory::build(&facts, &catalog);
         // A check by itself costs a hundred times what it costs in a matrix: each document has its turn of some hosts.
         let drivers: Vec<Driver> = drivers.iter().cloned().cycle().skip(number).step_by(2).take(2).collect();
-        let gpus: Vec<Gpu> = gpus.iter().cloned().cycle().skip(number).take(3).collect();
+        let gpus: Vec<Gpu> = gpus.iter().cloned().cycle().skip(number).take(4).collect();
         for host in hosts().into_iter().skip(number % 2).take(1) {
             let axes = Axes { drivers: drivers.clone(), gpus: gpus.clone(), host: host.clone() };
             let matrix = matrix::matrix(&Judge::new(&inventory, &catalog), &axes);

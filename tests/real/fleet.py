@@ -111,7 +111,7 @@ print(json.dumps(out))
 
 def main():
     a = arguments(__doc__)
-    c = Checks("fleet", a.verbose)
+    c = Checks("fleet.py", a.verbose)
     venv = a.cache / "venv-fleet"
     python = venv / "bin/python"
     stamp = venv / "installed"

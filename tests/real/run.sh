@@ -3,7 +3,7 @@
 #
 # Installs what they need (as root, with apt-get), runs fatbin.py, corpus.py, sources.py, wrong_input.py and fleet.py, prints what
 # each of them says, then their summary lines, and ends with 1 if any failed. Limit: 10 minutes on 2 cores; measured
-# on 2 busy cores with an empty cache (0.65 GB of downloads): 263 s; with a full one 179 s.
+# on 2 busy cores with an empty cache (0.65 GB of downloads): 360 s; with a full one 275 s.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 start=$(date +%s)

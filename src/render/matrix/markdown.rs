@@ -62,5 +62,6 @@ fn text(raw: &str) -> String {
             _ => out.push(c),
         }
     }
-    out
+    // What looks like an address would become a link.
+    out.replace("://", "&#58;//").replace("www.", "www&#46;")
 }
