@@ -3,6 +3,7 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+use crate::inventory::components::nccl_inside;
 use crate::inventory::{Component, ComponentKind, Inventory, Linkage};
 use crate::matrix::Cell;
 use crate::report::Level;
@@ -231,12 +232,7 @@ fn mismatches(inventories: &[&Inventory]) -> Vec<Mismatch> {
 
 /// The NCCL that ranks load: torch's own where it is linked in, else the library.
 fn loaded_nccl(inventory: &Inventory) -> Option<Version> {
-    let inside = inventory.facts.files.iter().find_map(|f| {
-        let elf = f.elf.as_ref().filter(|_| f.place.path.file_name().starts_with("libtorch_cuda"))?;
-        let bare = !elf.needed.iter().any(|n| n.starts_with("libnccl"));
-        elf.version_texts.get("nccl").and_then(|t| t.first()).filter(|_| bare)
-    });
-    if let Some(text) = inside {
+    if let Some(text) = inventory.facts.files.iter().find_map(nccl_inside) {
         return Version::leading(text);
     }
     let libraries = || inventory.components.iter().filter(|c| c.component == "nccl");

@@ -7,7 +7,7 @@ use crate::inventory::Inventory;
 use crate::names::Platform;
 use crate::report::{Finding, How, Level, RuleId, Verdict, build};
 use crate::rules::{self, Judge};
-use crate::target::{Driver, Gpu, Host, Target, TargetError, resolve_gpu};
+use crate::target::{Driver, Gpu, Host, Target, TargetError, distinct, resolve_gpu};
 
 /// The hosts of a matrix: every driver with every GPU, else alike.
 #[derive(Clone, Debug)]
@@ -80,7 +80,8 @@ pub fn matrix<'a>(judge: &Judge<'a>, axes: &Axes) -> Matrix<'a> {
     }
 }
 
-pub fn cell(judge: &Judge, driver: Option<&Driver>, gpu: Option<&Gpu>, host: &Host) -> Cell {
+/// Judges one driver and GPU on one host.
+fn cell(judge: &Judge, driver: Option<&Driver>, gpu: Option<&Gpu>, host: &Host) -> Cell {
     let answers = judge.answers(driver, gpu, host);
     let findings = || answers.iter().flat_map(|a| a.iter());
     let verdict = build::verdict(judge.inventory(), findings());
@@ -110,24 +111,25 @@ pub fn cell(judge: &Judge, driver: Option<&Driver>, gpu: Option<&Gpu>, host: &Ho
     Cell { verdict, how: build::how(verdict, findings()), rules, reason }
 }
 
-/// The worst cell over the GPUs of a target, as its verdict is.
+/// The worst cell over the GPUs of a target, as its verdict is; of several alike the first.
 pub fn target(judge: &Judge, target: &Target) -> Cell {
-    let driver = target.driver.as_ref();
-    let gpus: Vec<Option<&Gpu>> = match target.gpus.as_slice() {
-        [] => vec![None],
-        gpus => gpus.iter().map(Some).collect(),
-    };
-    let mut cells = gpus.into_iter().map(|gpu| cell(judge, driver, gpu, &target.host));
-    let first = cells.next();
+    let one = |gpu: Option<&Gpu>| cell(judge, target.driver.as_ref(), gpu, &target.host);
+    let cells = target.each_gpu().into_iter().map(one);
+    let worst = cells.reduce(|worst, next| if next.verdict > worst.verdict { next } else { worst });
     // There is at least one: a target without GPU has the cell of no GPU.
-    let first = first.unwrap_or_else(|| cell(judge, driver, None, &target.host));
-    cells.fold(first, |worst, next| if next.verdict > worst.verdict { next } else { worst })
+    worst.unwrap_or_else(|| one(None))
+}
+
+/// The verdict of a cell alone.
+pub fn verdict(judge: &Judge, driver: &Driver, gpu: &Gpu, host: &Host) -> Verdict {
+    let answers = judge.answers(Some(driver), Some(gpu), host);
+    build::verdict(judge.inventory(), answers.iter().flat_map(|a| a.iter()))
 }
 
 impl Cell {
     /// The work gets done, perhaps with a loss.
     pub fn works(&self) -> bool {
-        matches!(self.verdict, Verdict::Runs | Verdict::Degraded)
+        self.verdict.works()
     }
 
     fn works_without_jit(&self) -> bool {
@@ -184,7 +186,6 @@ const YEARS_AFTER_SUPPORT: u32 = 3;
 pub fn drivers(list: &[String], as_of: &str, catalog: &Catalog) -> Result<Vec<Driver>, TargetError> {
     let mut out: Vec<Driver> = Vec::new();
     let branch = |b: &Branch| Driver::parse(&b.branch.to_string(), catalog);
-    let stable = |b: &&Branch| matches!(b.kind.as_str(), "PB" | "LTSB");
     let mut add = |driver: Driver| {
         if !out.contains(&driver) {
             out.push(driver);
@@ -194,7 +195,7 @@ pub fn drivers(list: &[String], as_of: &str, catalog: &Catalog) -> Result<Vec<Dr
         let year = |date: &str| date.get(..4).and_then(|y| y.parse::<u32>().ok()).unwrap_or(0);
         let month = |date: &str| date.get(5..7).unwrap_or_default().to_owned();
         let alive = |end: &str| (year(end) + YEARS_AFTER_SUPPORT, month(end)) >= (year(as_of), month(as_of));
-        let newest = catalog.branches.iter().filter(stable).map(|b| b.branch).max().unwrap_or(0);
+        let newest = catalog.branches.iter().filter(|b| b.is_stable()).map(|b| b.branch).max().unwrap_or(0);
         // Where no end is known, the branch that followed tells its age.
         let ended = |b: &Branch| {
             let later = || catalog.branches.iter().filter(|l| l.branch > b.branch);
@@ -202,7 +203,7 @@ pub fn drivers(list: &[String], as_of: &str, catalog: &Catalog) -> Result<Vec<Dr
         };
         for b in &catalog.branches {
             let recent = ended(b).is_none_or(|end| alive(&end));
-            if !b.status.is_inferred() && (b.branch > newest || stable(&b) && recent) {
+            if !b.status.is_inferred() && (b.branch > newest || b.is_stable() && recent) {
                 add(branch(b)?);
             }
         }
@@ -224,15 +225,15 @@ pub fn drivers(list: &[String], as_of: &str, catalog: &Catalog) -> Result<Vec<Dr
                 }
                 let major = |d: &Driver| d.version.as_ref().map_or(0, crate::version::Version::major);
                 let range = major(&from)..=major(&to);
-                let between = catalog.branches.iter().filter(|b| range.contains(&u64::from(b.branch)));
-                let before = between.clone().count();
-                if before == 0 {
+                let mut between =
+                    catalog.branches.iter().filter(|b| range.contains(&u64::from(b.branch))).peekable();
+                if between.peek().is_none() {
                     return Err(TargetError {
                         message: format!("no driver branch lies in `{text}`"),
                         hint: Some("oldest first, such as 525..580".to_owned()),
                     });
                 }
-                between.clone().try_for_each(|b| branch(b).map(&mut add))?;
+                between.try_for_each(|b| branch(b).map(&mut add))?;
             }
         }
     }
@@ -250,16 +251,12 @@ pub fn gpus(
     platform: &Platform,
     catalog: &Catalog,
 ) -> Result<Vec<Gpu>, TargetError> {
-    let mut out: Vec<Gpu> = Vec::new();
     if !list.is_empty() {
-        for text in list {
-            let gpu = resolve_gpu(text, catalog)?;
-            if !out.iter().any(|known| known.describe() == gpu.describe()) {
-                out.push(gpu);
-            }
-        }
-        return Ok(out);
+        let named: Result<Vec<Gpu>, TargetError> =
+            list.iter().map(|text| resolve_gpu(text, catalog)).collect();
+        return Ok(distinct(named?));
     }
+    let mut out: Vec<Gpu> = Vec::new();
     let branches: Vec<&Branch> =
         drivers.iter().filter_map(Driver::branch).filter_map(|b| catalog.branch(b)).collect();
     let here = |gpu: &Gpu| {

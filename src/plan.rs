@@ -62,7 +62,8 @@ pub fn plan(judges: &[Judge], targets: &[Target], as_of: &str) -> Plan {
             }
         }
     }
-    let steps = Planner { judges, targets, as_of, candidates: BTreeMap::new() }.steps(&failing);
+    let steps =
+        Planner { judges, targets, cells: &cells, as_of, candidates: BTreeMap::new() }.steps(&failing);
     Plan { cells, steps, undecided }
 }
 
@@ -112,6 +113,7 @@ struct Candidate {
 struct Planner<'p, 'a> {
     judges: &'p [Judge<'a>],
     targets: &'p [Target],
+    cells: &'p [Vec<Cell>],
     as_of: &'p str,
     candidates: BTreeMap<usize, Vec<Candidate>>,
 }
@@ -153,12 +155,12 @@ impl Planner<'_, '_> {
         };
         let now = self.now(target);
         let branches = catalog.branches.iter().filter(|b| !b.status.is_inferred() && b.branch != now);
-        branches.filter_map(|branch| self.candidate(host, failing, branch, catalog)).collect()
+        branches.filter_map(|branch| self.candidate((target, host), failing, branch, catalog)).collect()
     }
 
     fn candidate(
         &self,
-        host: &Target,
+        (target, host): (usize, &Target),
         failing: &[&Pair],
         branch: &Branch,
         catalog: &Catalog,
@@ -167,7 +169,7 @@ impl Planner<'_, '_> {
         let with = Target { driver: Some(Driver::parse(&text, catalog).ok()?), ..host.clone() };
         let mut out = Candidate {
             number: branch.branch,
-            supported: matches!(branch.kind.as_str(), "PB" | "LTSB")
+            supported: branch.is_stable()
                 && branch
                     .end_of_life
                     .as_deref()
@@ -181,7 +183,8 @@ impl Planner<'_, '_> {
         for (image, judge) in self.judges.iter().enumerate() {
             let after = judge_target(judge, &with);
             if !failing.iter().any(|p| p.image == image) {
-                if judge_target(judge, host).works() && !after.works() {
+                let now = self.cells.get(image).and_then(|row| row.get(target));
+                if now.is_some_and(Cell::works) && !after.works() {
                     out.breaks.push(image);
                 }
                 continue;
@@ -252,13 +255,11 @@ impl Planner<'_, '_> {
             mended * 2 + of_target.iter().filter(known).count()
         };
         let all = self.candidates.get(&target)?;
-        let key =
-            |c: &&Candidate| (Reverse(helped(c)), c.number < now, c.breaks.len(), c.number.abs_diff(now));
+        let rank = |c: &Candidate| (Reverse(helped(c)), c.number < now, c.breaks.len());
+        let key = |c: &&Candidate| (rank(c), c.number.abs_diff(now));
         let lowest = all.iter().filter(|c| helped(c) > 0).min_by_key(key)?;
-        let as_good = |c: &&Candidate| {
-            key(c).0 == key(&lowest).0 && key(c).1 == key(&lowest).1 && key(c).2 == key(&lowest).2
-        };
-        let supported = all.iter().filter(|c| c.supported).filter(as_good).min_by_key(key);
+        let as_good = |c: &&Candidate| c.supported && rank(c) == rank(lowest);
+        let supported = all.iter().filter(as_good).min_by_key(key);
         Some((supported.unwrap_or(lowest).clone(), lowest.text.clone()))
     }
 

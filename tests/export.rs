@@ -6,7 +6,8 @@ use cudalint::catalog::Catalog;
 use cudalint::export::selection::{DRIVER_MAJOR, Operator, PRODUCT, Term, select};
 use cudalint::facts::{self, ImageFacts};
 use cudalint::inventory;
-use cudalint::matrix::{self, Cell};
+use cudalint::matrix;
+use cudalint::report::Verdict;
 use cudalint::rules::Judge;
 use cudalint::target::profile::{RuntimeMode, toolkit_version};
 use cudalint::target::{Host, Target, fleet};
@@ -109,7 +110,7 @@ fn the_terms_select_the_nodes_on_which_the_image_runs() {
         let inventory = inventory::build(&facts, &catalog);
         let judge = Judge::new(&inventory, &catalog);
         let host = if number % 2 == 0 { Host::default() } else { legacy.clone() };
-        let terms = select(&judge, &host, Cell::works);
+        let terms = select(&judge, &host, Verdict::works);
         for node in &nodes {
             let Ok(labels) =
                 serde_json::from_value::<BTreeMap<String, String>>(node["metadata"]["labels"].clone())

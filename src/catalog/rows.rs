@@ -62,6 +62,11 @@ pub struct Branch {
 }
 
 impl Branch {
+    /// A production or long-term branch.
+    pub fn is_stable(&self) -> bool {
+        matches!(self.kind.as_str(), "PB" | "LTSB")
+    }
+
     /// Whether the CUDA version that the branch reports is measured or documented.
     pub fn cuda_is_sure(&self) -> bool {
         !self.cuda_max_status.unwrap_or(self.status).is_inferred()

@@ -39,17 +39,11 @@ pub(super) fn run(args: &AttachArgs) -> Result<u8, Error> {
         // A document about half an image would speak for the whole.
         return Ok(status::LOOK);
     }
+    let host = targets::host(&args.target.stack)?;
+    let export = |form| export::document(form, &loaded, &host, &catalog);
     let (artifact_type, media_type, document) = match args.form {
-        AttachForm::Nfd => {
-            let host = targets::host(&args.target.stack)?;
-            let text = export::document(ExportForm::Nfd, &loaded, &host, &catalog)?;
-            (nfd::ARTIFACT_TYPE, nfd::MEDIA_TYPE, text)
-        }
-        AttachForm::InToto => {
-            let host = targets::host(&args.target.stack)?;
-            let text = export::document(ExportForm::InToto, &loaded, &host, &catalog)?;
-            (statement::MEDIA_TYPE, statement::MEDIA_TYPE, text)
-        }
+        AttachForm::Nfd => (nfd::ARTIFACT_TYPE, nfd::MEDIA_TYPE, export(ExportForm::Nfd)?),
+        AttachForm::InToto => (statement::MEDIA_TYPE, statement::MEDIA_TYPE, export(ExportForm::InToto)?),
         AttachForm::Report => (REPORT, REPORT, report(&loaded, &targets, &catalog)?),
     };
     push(

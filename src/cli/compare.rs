@@ -1,8 +1,7 @@
 //! `cudalint compare IMAGE IMAGE…`: what differs in the stacks, and on which hosts that matters.
 
 use super::args::{CompareArgs, Format};
-use super::load::{self, Loaded};
-use super::{output, status, targets};
+use super::{load, output, status, targets};
 use crate::catalog::Catalog;
 use crate::compare;
 use crate::image::Error;
@@ -24,11 +23,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<u8, Error> {
         return Err(Error::usage("compare needs two images at least")
             .hint("cudalint compare repo/train:1.1 repo/train:1.2, or --facts twice"));
     }
-    let mut all: Vec<Loaded> = Vec::new();
-    let mut exit = load::each(&inputs, &args.source, &args.output, |loaded| {
-        all.push(loaded);
-        Ok(())
-    })?;
+    let (all, mut exit) = load::all(&inputs, &args.source, &args.output)?;
     if all.len() < 2 {
         return Ok(exit.status());
     }

@@ -10,7 +10,7 @@ use crate::names::ImagePath;
 use crate::render::style::Style;
 use crate::render::{Context, inspect, json};
 use crate::report::Report;
-use crate::target::{Gpu, resolve_gpu};
+use crate::target::{Gpu, distinct, resolve_gpu};
 use crate::version::ComputeCapability;
 use crate::{inventory, render};
 
@@ -53,7 +53,6 @@ pub(super) fn run(args: &InspectArgs) -> Result<u8, Error> {
 
 /// The GPUs that the weight is asked for.
 fn gpus(args: &InspectArgs, catalog: &Catalog) -> Result<Vec<Gpu>, Error> {
-    let mut out: Vec<Gpu> = Vec::new();
     let named: Result<Vec<Gpu>, _> = args.gpus.iter().map(|g| resolve_gpu(g, catalog)).collect();
     let fleet = match &args.targets {
         Some(file) => targets::from_file(file, &[], false, catalog)?,
@@ -68,12 +67,7 @@ fn gpus(args: &InspectArgs, catalog: &Catalog) -> Result<Vec<Gpu>, Error> {
         return Err(Error::usage("the targets name no GPU"));
     }
     let all = named.map_err(targets::usage)?.into_iter().chain(fleet.into_iter().flat_map(|t| t.gpus));
-    for gpu in all {
-        if !out.iter().any(|known| known.describe() == gpu.describe()) {
-            out.push(gpu);
-        }
-    }
-    Ok(out)
+    Ok(distinct(all))
 }
 
 /// All trees, or that of one file.

@@ -87,6 +87,20 @@ pub(super) fn each(
     Ok(exit)
 }
 
+/// Loads every input, for what looks at all of them together.
+pub(super) fn all(
+    inputs: &[Input],
+    source: &SourceArgs,
+    output: &OutputArgs,
+) -> Result<(Vec<Loaded>, Exit), Error> {
+    let mut out = Vec::new();
+    let exit = each(inputs, source, output, |loaded| {
+        out.push(loaded);
+        Ok(())
+    })?;
+    Ok((out, exit))
+}
+
 fn from_document(file: &Path) -> Result<Loaded, Error> {
     let name = file.display();
     let opened =

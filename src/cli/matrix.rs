@@ -1,8 +1,7 @@
 //! `cudalint matrix IMAGE…`: one scan of each image -> its verdict for every driver and GPU.
 
 use super::args::{Format, MatrixArgs};
-use super::load::{self, Loaded};
-use super::{output, targets};
+use super::{load, output, targets};
 use crate::image::Error;
 use crate::inventory::{self, Inventory};
 use crate::matrix::{self, Axes, Matrix};
@@ -25,11 +24,7 @@ pub(super) fn run(args: &MatrixArgs) -> Result<u8, Error> {
     axes(&Platform::default())?;
     let outputs = output::plan(&args.output, FORMATS)?;
     let inputs = load::inputs(&args.images, &args.source)?;
-    let mut all: Vec<Loaded> = Vec::new();
-    let exit = load::each(&inputs, &args.source, &args.output, |loaded| {
-        all.push(loaded);
-        Ok(())
-    })?;
+    let (all, exit) = load::all(&inputs, &args.source, &args.output)?;
     if all.is_empty() {
         return Ok(exit.status());
     }

@@ -1,8 +1,7 @@
 //! `cudalint plan IMAGE… --targets FILE`: the smallest set of changes with which all images run on all hosts.
 
 use super::args::{Format, PlanArgs};
-use super::load::{self, Loaded};
-use super::{output, status, targets};
+use super::{load, output, status, targets};
 use crate::image::Error;
 use crate::inventory::{self, Inventory};
 use crate::plan::plan;
@@ -19,11 +18,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<u8, Error> {
         return Err(Error::usage("a plan needs hosts").hint(hint));
     }
     let inputs = load::inputs(&args.images, &args.source)?;
-    let mut all: Vec<Loaded> = Vec::new();
-    let mut exit = load::each(&inputs, &args.source, &args.output, |loaded| {
-        all.push(loaded);
-        Ok(())
-    })?;
+    let (all, mut exit) = load::all(&inputs, &args.source, &args.output)?;
     if all.is_empty() {
         return Ok(exit.status());
     }

@@ -2,7 +2,6 @@
 
 use super::quoted;
 use super::selection::{PRODUCT, Term, select};
-use crate::matrix::Cell;
 use crate::report::Verdict;
 use crate::rules::Judge;
 use crate::target::Host;
@@ -10,11 +9,11 @@ use std::fmt::Write as _;
 
 /// YAML to put under a pod's `spec`. `None` where no host is known on which the image runs.
 pub fn yaml(judge: &Judge, host: &Host) -> Option<String> {
-    let required = select(judge, host, Cell::works);
+    let required = select(judge, host, Verdict::works);
     if required.is_empty() {
         return None;
     }
-    let best = select(judge, host, |cell| cell.verdict == Verdict::Runs);
+    let best = select(judge, host, |verdict| verdict == Verdict::Runs);
     let image = &judge.inventory().facts.image;
     let digest = image.digest.as_ref().map_or_else(String::new, |d| format!(" {d}"));
     let mut out = format!(

@@ -64,14 +64,8 @@ fn component(
     all: &[&Component],
 ) -> Value {
     let identifier = all.first().map_or(display, |c| c.component.as_str());
-    let linkage = if fixed { "static" } else { "dynamic" };
-    let places: Vec<Value> = all
-        .iter()
-        .map(|c| {
-            let place = json!({ "location": c.place.path.to_string() });
-            place
-        })
-        .collect();
+    let linkage = if fixed { Linkage::Static } else { Linkage::Dynamic }.name();
+    let places: Vec<Value> = all.iter().map(|c| json!({ "location": c.place.path.to_string() })).collect();
     let mut properties = vec![property("cudalint:origin", origin)];
     let how = all.first().map_or("", |c| c.how.as_str());
     properties.push(property("cudalint:version_from", how));
@@ -97,7 +91,7 @@ fn component(
         _ => "library",
     };
     let reference =
-        format!("{}/{identifier}@{}/{origin}/{linkage}/{display}", kind_name(kind), version.unwrap_or("?"));
+        format!("{}/{identifier}@{}/{origin}/{linkage}/{display}", kind.name(), version.unwrap_or("?"));
     let mut out = json!({
         "type": of_kind,
         "bom-ref": reference,
@@ -116,16 +110,6 @@ fn component(
         }
     }
     out
-}
-
-fn kind_name(kind: ComponentKind) -> &'static str {
-    match kind {
-        ComponentKind::Toolkit => "toolkit",
-        ComponentKind::Library => "library",
-        ComponentKind::Framework => "framework",
-        ComponentKind::Compat => "compat",
-        ComponentKind::Driver => "driver",
-    }
 }
 
 fn property(name: &str, value: &str) -> Value {

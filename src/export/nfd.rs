@@ -3,7 +3,7 @@
 
 use super::quoted;
 use super::selection::{ARCH, select};
-use crate::matrix::Cell;
+use crate::report::Verdict;
 use crate::rules::Judge;
 use crate::target::Host;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ pub const MEDIA_TYPE: &str = "application/vnd.nfd.image-compatibility.spec.v1alp
 
 /// The specification as YAML. `None` where no host is known on which the image runs.
 pub fn yaml(judge: &Judge, host: &Host) -> Option<String> {
-    let terms = select(judge, host, Cell::works);
+    let terms = select(judge, host, Verdict::works);
     if terms.is_empty() {
         return None;
     }

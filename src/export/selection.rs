@@ -5,7 +5,7 @@
 
 use crate::catalog::{self, Catalog};
 use crate::inventory::ComponentKind;
-use crate::matrix::{Cell, cell};
+use crate::matrix::verdict;
 use crate::report::Verdict;
 use crate::rules::Judge;
 use crate::target::gpu::of_capability;
@@ -76,8 +76,8 @@ enum Minors {
     Builds(u64, Vec<String>),
 }
 
-/// The terms for the hosts whose cell is accepted; none where there is no such host.
-pub fn select(judge: &Judge, host: &Host, accept: fn(&Cell) -> bool) -> Vec<Term> {
+/// The terms for the hosts whose verdict is accepted; none where there is no such host.
+pub fn select(judge: &Judge, host: &Host, accept: fn(Verdict) -> bool) -> Vec<Term> {
     let catalog = judge.catalog();
     let platform = &judge.inventory().facts.image.platform;
     let mut by_drivers: BTreeMap<(Drivers, u32), Vec<u32>> = BTreeMap::new();
@@ -85,13 +85,13 @@ pub fn select(judge: &Judge, host: &Host, accept: fn(&Cell) -> bool) -> Vec<Term
     let mut jetson: Vec<(ComputeCapability, Vec<Vec<Condition>>)> = Vec::new();
     let has_driver = judge.inventory().components.iter().any(|c| c.kind == ComponentKind::Driver);
     let works = |driver: &Driver, gpu: &Gpu| {
-        let cell = cell(judge, Some(driver), Some(gpu), host);
+        let verdict = verdict(judge, driver, gpu, host);
         // A driver library in the image makes single builds fare otherwise than their branch.
         let by_build = has_driver && !driver.is_exact() && !driver.known.tegra;
-        match accept(&cell) {
+        match accept(verdict) {
             _ if by_build => None,
             true => Some(true),
-            false => (cell.verdict != Verdict::Unknown).then_some(false),
+            false => (verdict != Verdict::Unknown).then_some(false),
         }
     };
     for row in &catalog.archs {

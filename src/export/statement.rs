@@ -44,7 +44,7 @@ pub fn statement(inventory: &Inventory, repository: &str, tool: &ToolJson) -> Op
         .map(|c| {
             json!({
                 "component": c.component, "version": c.version, "path": c.place.path.to_string(),
-                "linkage": c.linkage.map(|l| if l == Linkage::Static { "static" } else { "dynamic" }),
+                "linkage": c.linkage.map(Linkage::name),
             })
         })
         .collect();

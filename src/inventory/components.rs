@@ -47,6 +47,13 @@ pub(super) fn find(
     (components, runtimes)
 }
 
+/// The version of the NCCL that is linked into torch's own library: such a torch loads no other.
+pub fn nccl_inside(file: &FileFacts) -> Option<&str> {
+    let elf = file.elf.as_ref().filter(|_| file.place.path.file_name().starts_with("libtorch_cuda"))?;
+    let version = elf.version_texts.get("nccl")?.first()?;
+    (!elf.needed.iter().any(|n| n.starts_with("libnccl"))).then_some(version.as_str())
+}
+
 fn library(
     file: &FileFacts,
     elf: &ElfFacts,

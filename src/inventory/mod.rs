@@ -68,10 +68,31 @@ pub enum ComponentKind {
     Driver,
 }
 
+impl ComponentKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            ComponentKind::Toolkit => "toolkit",
+            ComponentKind::Library => "library",
+            ComponentKind::Framework => "framework",
+            ComponentKind::Compat => "compat",
+            ComponentKind::Driver => "driver",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Linkage {
     Dynamic,
     Static,
+}
+
+impl Linkage {
+    pub fn name(self) -> &'static str {
+        match self {
+            Linkage::Dynamic => "dynamic",
+            Linkage::Static => "static",
+        }
+    }
 }
 
 /// A CUDA runtime that a process of the image may load.

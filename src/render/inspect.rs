@@ -92,13 +92,7 @@ fn load_json(load: &Load) -> LoadJson {
 pub fn text(out: &mut dyn io::Write, inventory: &Inventory, style: Style) -> io::Result<()> {
     let facts = inventory.facts;
     let mut text = String::new();
-    let digest = facts.image.digest.as_ref().map(|d| format!("   {}", d.short())).unwrap_or_default();
-    let platform = if facts.image.platform.os.is_empty() {
-        String::new()
-    } else {
-        format!("   {}", facts.image.platform)
-    };
-    let _ = writeln!(text, "{}{}{digest}", style.bold(&safe(&facts.image.reference)), safe(&platform));
+    let _ = writeln!(text, "{}", super::title(&facts.image, style).join("   "));
     // The same table as the report's, without hosts.
     text.push_str(&super::text::stack(&Report::unjudged(inventory), style));
     components(&mut text, inventory, style);

@@ -5,7 +5,7 @@ use crate::facts::json::{
     CodeRowJson, ImageJson, ProblemJson, TimingJson, ToolJson, image_json, problem_json, rows_json,
 };
 use crate::facts::{DeviceCode, ImageFacts};
-use crate::inventory::{Component, ComponentKind, Linkage};
+use crate::inventory::{Component, Linkage};
 use crate::report::{Evidence, Level, Report, ReportedFinding, TargetVerdict};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -179,17 +179,8 @@ fn component(component: &Component) -> ComponentJson {
         component: component.component.clone(),
         version: component.version.clone(),
         cuda: component.cuda.as_ref().map(ToString::to_string),
-        kind: match component.kind {
-            ComponentKind::Library => "library",
-            ComponentKind::Framework => "framework",
-            ComponentKind::Toolkit => "toolkit",
-            ComponentKind::Compat => "compat",
-            ComponentKind::Driver => "driver",
-        },
-        linkage: component.linkage.map(|l| match l {
-            Linkage::Dynamic => "dynamic",
-            Linkage::Static => "static",
-        }),
+        kind: component.kind.name(),
+        linkage: component.linkage.map(Linkage::name),
         path: component.place.path.to_string(),
         layer: component.place.layer.0,
         how: component.how.clone(),

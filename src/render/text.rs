@@ -49,12 +49,7 @@ pub fn report(
 
 fn header(report: &Report, context: &Context, style: Style) -> String {
     let facts = report.inventory.facts;
-    let image = &facts.image;
-    let mut parts = vec![style.bold(&safe(&image.reference))];
-    if !image.platform.os.is_empty() {
-        parts.push(safe(&image.platform.to_string()));
-    }
-    parts.extend(image.digest.as_ref().map(|d| d.short().to_owned()));
+    let mut parts = super::title(&facts.image, style);
     parts.push(cost(facts, context));
     format!("{}\n", parts.join("   "))
 }

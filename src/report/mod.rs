@@ -59,6 +59,11 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// The work gets done, perhaps with a loss.
+    pub fn works(self) -> bool {
+        matches!(self, Verdict::Runs | Verdict::Degraded)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Verdict::Runs => "runs",

@@ -57,7 +57,7 @@ pub(super) fn successor(case: &Case<'_>, branch: &Branch) -> Option<String> {
     let today = months(&case.policy.as_of)?;
     let alive = |b: &&Branch| {
         let end = b.end_of_life.as_deref().and_then(months);
-        matches!(b.kind.as_str(), "PB" | "LTSB") && end.is_some_and(|e| e > today)
+        b.is_stable() && end.is_some_and(|e| e > today)
     };
     let newer = case.catalog.branches.iter().filter(|b| b.branch > branch.branch && !b.status.is_inferred());
     let best = newer.filter(alive).max_by_key(|b| b.end_of_life.clone())?;

@@ -144,11 +144,9 @@ impl<'a> Judge<'a> {
 
     /// Judges one target: once per GPU, or once without GPU.
     pub fn target(&self, target: &Target) -> Vec<Judged> {
-        let gpus: Vec<Option<&Gpu>> = match target.gpus.as_slice() {
-            [] => vec![None],
-            gpus => gpus.iter().map(Some).collect(),
-        };
-        gpus.into_iter()
+        target
+            .each_gpu()
+            .into_iter()
             .map(|gpu| {
                 let answers = self.answers(target.driver.as_ref(), gpu, &target.host);
                 let mut findings: Vec<Finding> = answers.iter().flat_map(|a| a.iter().cloned()).collect();

@@ -2,6 +2,7 @@
 
 use super::linking::{applications, at};
 use super::{Case, Reads, Rule};
+use crate::inventory::components::nccl_inside;
 use crate::report::{Finding, Level, Outcome, RuleId};
 
 const ID: RuleId = RuleId { code: "CUL316", name: "nccl-linked-statically" };
@@ -14,12 +15,8 @@ pub(super) const RULE: Rule = Rule {
 
 fn judge(case: &Case<'_>) -> Vec<Finding> {
     let members = applications(case).flat_map(|g| &g.members);
-    let inside =
-        members.filter(|m| m.file.place.path.file_name().starts_with("libtorch_cuda")).find_map(|m| {
-            let version = m.elf.version_texts.get("nccl")?.first()?;
-            (!m.elf.needed.iter().any(|n| n.starts_with("libnccl"))).then_some((m, version))
-        });
-    let Some((member, version)) = inside else { return Vec::new() };
+    let mut inside = members.filter_map(|m| Some((m, nccl_inside(m.file)?)));
+    let Some((member, version)) = inside.next() else { return Vec::new() };
     let Some(other) = case.inventory.components.iter().find(|c| c.component == "nccl") else {
         return Vec::new();
     };

@@ -36,6 +36,17 @@ impl Gpu {
     }
 }
 
+/// Without those that describe themselves like one before.
+pub fn distinct(gpus: impl IntoIterator<Item = Gpu>) -> Vec<Gpu> {
+    let mut out: Vec<Gpu> = Vec::new();
+    for gpu in gpus {
+        if !out.iter().any(|known| known.describe() == gpu.describe()) {
+            out.push(gpu);
+        }
+    }
+    out
+}
+
 /// `NVIDIA H100` is `H100` to everybody.
 fn short_name(product: &str) -> &str {
     let bare = product.strip_prefix("NVIDIA ").unwrap_or(product);

@@ -11,7 +11,7 @@ pub mod nodes;
 pub mod outputs;
 pub mod profile;
 
-pub use gpu::{Gpu, resolve as resolve_gpu};
+pub use gpu::{Gpu, distinct, resolve as resolve_gpu};
 pub use profile::Host;
 
 use crate::catalog::{Branch, Catalog, Tegra};
@@ -42,6 +42,14 @@ pub struct Target {
 }
 
 impl Target {
+    /// Its GPUs one by one, or once none: what a target is judged for.
+    pub fn each_gpu(&self) -> Vec<Option<&Gpu>> {
+        match self.gpus.as_slice() {
+            [] => vec![None],
+            gpus => gpus.iter().map(Some).collect(),
+        }
+    }
+
     /// What the target does not state and so is not judged.
     pub fn not_asked(&self) -> Vec<&'static str> {
         let mut out = Vec::new();

@@ -10,12 +10,7 @@ const LABEL_MAX: usize = 34;
 
 /// The whole of one image.
 pub fn matrix(view: &View, style: Style) -> String {
-    let image = &view.matrix.inventory.facts.image;
-    let mut title = vec![style.bold(&safe(&image.reference))];
-    if !image.platform.os.is_empty() {
-        title.push(safe(&image.platform.to_string()));
-    }
-    title.extend(image.digest.as_ref().map(|d| d.short().to_owned()));
+    let title = crate::render::title(&view.matrix.inventory.facts.image, style);
     let mut out = format!("{}\n\n", title.join("   "));
     table(view, style, &mut out);
     let mut present: Vec<String> = Vec::new();
