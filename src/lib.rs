@@ -10,8 +10,10 @@
 pub mod catalog;
 pub mod cli;
 pub mod compare;
+pub mod dockerfile;
 pub mod export;
 pub mod facts;
+pub mod gate;
 pub mod image;
 pub mod inventory;
 pub mod limits;
@@ -27,8 +29,12 @@ pub mod version;
 
 use catalog::Catalog;
 use facts::ImageFacts;
+use image::Image;
+use image::source::Source;
 use inventory::Inventory;
 use report::Report;
+use scan::cache::Cache;
+use std::io::Read;
 use target::Target;
 
 /// Facts of an image, and what kept a layer from being read.
@@ -39,8 +45,26 @@ pub struct Examined {
 }
 
 /// Bytes -> facts: every layer once, then merged into what a container would see.
-pub fn examine(image: &image::Image, cache: &scan::cache::Cache, options: &scan::Options) -> Examined {
-    let scan = scan::layers(image, cache, options);
+pub fn examine(image: &Image, cache: &Cache, options: &scan::Options) -> Examined {
+    merged(image, scan::layers(image, cache, options))
+}
+
+/// The same for an archive that can be read only once: layers are scanned while they pass.
+pub fn examine_stream(
+    stream: Box<dyn Read + Send>,
+    source: &Source,
+    open: &image::OpenOptions,
+    cache: &Cache,
+    options: &scan::Options,
+) -> Result<(Image, Examined), image::Error> {
+    let streamed =
+        scan::stream::archive(stream, cache, options).map_err(|e| image::Error::io(&source.place(), &e))?;
+    let image = Image::of_passed(source, &streamed.passed, open)?;
+    let examined = merged(&image, streamed.layers(&image));
+    Ok((image, examined))
+}
+
+fn merged(image: &Image, scan: scan::Scan) -> Examined {
     let mut errors = Vec::new();
     let layers =
         scan.layers.into_iter().map(|layer| layer.map_err(|error| errors.push(error)).ok()).collect();

@@ -70,3 +70,11 @@ pub const WORKERS_MAX: usize = 4;
 pub const REQUEST_ATTEMPTS_MAX: u32 = 6;
 /// Longest pause that a registry can ask for with `Retry-After`, seconds.
 pub const RETRY_AFTER_SECONDS_MAX: u64 = 120;
+/// Configuration file, bytes.
+pub const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Dockerfile, bytes.
+pub const DOCKERFILE_BYTES_MAX: u64 = 1 << 20;
+/// Earlier report given with `--baseline`, bytes.
+pub const BASELINE_BYTES_MAX: u64 = 256 << 20;
+/// Manifests, indexes and configs of one archive that comes as a stream, bytes together.
+pub const ARCHIVE_DOCUMENTS_BYTES_MAX: u64 = 64 << 20;

@@ -1,4 +1,4 @@
-//! Every ```console block of README.md and rules/*.md is run and compared: exit status, stdout, stderr.
+//! Every ```console block of README.md, docs/*.md and rules/*.md is run and compared: exit status, stdout, stderr.
 //!
 //! `TRYCMD=overwrite cargo test --test pages` writes what the program prints now into the pages. Read the difference
 //! before committing it: the pages are what users see.
@@ -35,6 +35,7 @@ fn run() {
     let cases = trycmd::TestCases::new();
     cases.register_bin("cudalint", Path::new(env!("CARGO_BIN_EXE_cudalint")));
     cases.case("rules/*.md");
+    cases.case("docs/*.md");
     if Path::new("README.md").exists() {
         cases.case("README.md");
     }

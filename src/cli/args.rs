@@ -1,18 +1,71 @@
 //! The command line as typed. Every long option has its `CUDALINT_…` variable.
 
 use clap::builder::FalseyValueParser;
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
   cudalint repo/train:1.2 --host-driver 535 --gpu h100
-  cudalint oci:./layout --host-driver 535.183.01 --gpu h100 --gpu l4 -f json
+  cudalint docker-daemon:train --targets hosts.toml --dockerfile Dockerfile
+  cudalint oci:./layout --gpu h100,l4 -o sarif=out.sarif -o text=-
   cudalint scan repo/train:1.2 -o facts.json
   cudalint check --facts facts.json --host-driver 550 --gpu b200
 
-Exit status: 0 nothing at or above --fail-on, 1 findings, 2 wrong usage, 3 the image could not be looked at
-completely, 4 with --strict: a verdict is unknown.";
+Exit status:
+  0  nothing at or above --fail-on
+  1  findings
+  2  wrong usage or configuration
+  3  the image could not be looked at completely
+  4  with --strict: a verdict is unknown
+
+Every long option has its variable: --host-driver is CUDALINT_HOST_DRIVER.
+What is typed wins over variables, these over cudalint.toml.";
+
+/// Options that `-h` leaves to `--help`.
+const RARE: [&str; 32] = [
+    "allow-image-ignores",
+    "as-of",
+    "authfile",
+    "baseline",
+    "brand",
+    "ca-file",
+    "cache-dir",
+    "catalog",
+    "color",
+    "container-toolkit",
+    "cordoned",
+    "hash-files",
+    "ignore",
+    "insecure",
+    "jobs",
+    "no-cache",
+    "no-config",
+    "no-progress",
+    "no-timing",
+    "offline",
+    "password-stdin",
+    "policy",
+    "registry-token",
+    "runtime-mode",
+    "select",
+    "show-passed",
+    "show-suppressed",
+    "timeout",
+    "tls-cert",
+    "tls-key",
+    "username",
+    "verify-diff-ids",
+];
+
+/// The command line as people see it: short help without what is rarely needed, variables named once instead of everywhere.
+pub(super) fn command() -> clap::Command {
+    let shorter = |a: clap::Arg| {
+        let is_rare = a.get_long().is_some_and(|long| RARE.contains(&long));
+        a.hide_env(true).hide_short_help(is_rare)
+    };
+    Cli::command().mut_args(shorter).mut_subcommands(|c| c.mut_args(shorter))
+}
 
 /// Says whether a container image's GPU software will work on given hosts, without running it.
 #[derive(Parser, Debug)]
@@ -61,23 +114,28 @@ pub(super) enum Command {
     Cache(CacheArgs),
     /// Print shell completions
     Completions(CompletionsArgs),
+    /// Write manual pages into a directory
+    Man(ManArgs),
 }
 
 #[derive(Args, Debug)]
 pub(super) struct CheckArgs {
-    /// Image: a registry reference, a path, or with prefix oci:, oci-archive:, docker-archive:, dir:, file:
+    /// Image: a reference in a registry, a path, PREFIX:NAME, or `-` for an archive on standard input
+    ///
+    /// Prefixes: registry:REF, oci:DIR[:TAG|@INDEX], oci-archive:FILE[:TAG], docker-archive:FILE[:TAG], docker-daemon:REF,
+    /// podman:REF, containers-storage:REF, containerd:REF, dir:ROOTFS, file:ELF-OR-CUBIN-OR-FATBIN-OR-WHEEL. Without one, an
+    /// existing path is recognised by what it holds, and anything else is a reference in a registry.
     #[arg(value_name = "IMAGE")]
     pub(super) images: Vec<String>,
     #[command(flatten)]
     pub(super) source: SourceArgs,
     #[command(flatten)]
     pub(super) target: TargetArgs,
-    /// Findings of this level or above make the exit status 1
-    #[arg(long, value_enum, default_value_t = FailOn::Error, env = "CUDALINT_FAIL_ON", help_heading = "Output")]
-    pub(super) fail_on: FailOn,
-    /// Exit with 4 where a verdict is unknown
-    #[arg(long, env = "CUDALINT_STRICT", help_heading = "Output", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
-    pub(super) strict: bool,
+    #[command(flatten)]
+    pub(super) gate: GateArgs,
+    /// Dockerfile of the image: findings name its lines
+    #[arg(long, value_name = "FILE", env = "CUDALINT_DOCKERFILE", help_heading = "Image")]
+    pub(super) dockerfile: Option<PathBuf>,
     /// Print the checks that held, too
     #[arg(long, env = "CUDALINT_SHOW_PASSED", help_heading = "Output", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub(super) show_passed: bool,
@@ -89,6 +147,33 @@ pub(super) struct CheckArgs {
     pub(super) as_of: Option<String>,
     #[command(flatten)]
     pub(super) output: OutputArgs,
+}
+
+/// Which findings count for the exit status.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Gate")]
+pub(super) struct GateArgs {
+    /// Findings of this level or above make the exit status 1
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t = FailOn::Error, env = "CUDALINT_FAIL_ON")]
+    pub(super) fail_on: FailOn,
+    /// Exit with 4 where a verdict is unknown
+    #[arg(long, env = "CUDALINT_STRICT", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    pub(super) strict: bool,
+    /// Only these rules count: codes, names, or beginnings of codes (CUL2)
+    #[arg(long, value_name = "RULES", value_delimiter = ',', env = "CUDALINT_SELECT")]
+    pub(super) select: Vec<String>,
+    /// These rules do not count
+    #[arg(long, value_name = "RULES", value_delimiter = ',', env = "CUDALINT_IGNORE")]
+    pub(super) ignore: Vec<String>,
+    /// Earlier JSON report: what it knows does not count
+    #[arg(long, value_name = "REPORT", env = "CUDALINT_BASELINE")]
+    pub(super) baseline: Option<PathBuf>,
+    /// Heed the image's label io.github.cudalint.ignore
+    #[arg(long, env = "CUDALINT_ALLOW_IMAGE_IGNORES", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    pub(super) allow_image_ignores: bool,
+    /// Print findings that do not count, too
+    #[arg(long, env = "CUDALINT_SHOW_SUPPRESSED", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    pub(super) show_suppressed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -334,6 +419,12 @@ pub(super) struct SourceArgs {
     /// Check the digests of uncompressed layers too
     #[arg(long, env = "CUDALINT_VERIFY_DIFF_IDS", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub(super) verify_diff_ids: bool,
+    /// Configuration in place of cudalint.toml here, in a parent within the checkout, or of the user
+    #[arg(short, long, value_name = "FILE", env = "CUDALINT_CONFIG", help_heading = "Configuration")]
+    pub(super) config: Option<PathBuf>,
+    /// Read no configuration file
+    #[arg(long, env = "CUDALINT_NO_CONFIG", help_heading = "Configuration", conflicts_with = "config", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    pub(super) no_config: bool,
 }
 
 /// What runs containers on the hosts.
@@ -370,10 +461,10 @@ pub(super) struct TargetArgs {
     #[arg(long, value_name = "FILE", env = "CUDALINT_TARGETS", conflicts_with_all = ["host_driver", "host_cuda", "gpu", "container_toolkit", "runtime_mode", "brand"])]
     pub(super) targets: Option<PathBuf>,
     /// Only this profile of --targets; repeatable
-    #[arg(long, value_name = "NAME", env = "CUDALINT_TARGET", requires = "targets")]
+    #[arg(long, value_name = "NAME", env = "CUDALINT_TARGET")]
     pub(super) target: Vec<String>,
     /// Judge for cordoned nodes of --targets too
-    #[arg(long, env = "CUDALINT_CORDONED", requires = "targets", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    #[arg(long, env = "CUDALINT_CORDONED", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub(super) cordoned: bool,
     /// Directory whose TOML files are laid over the built-in catalog
     #[arg(long, value_name = "DIR", env = "CUDALINT_CATALOG")]
@@ -383,8 +474,8 @@ pub(super) struct TargetArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Output")]
 pub(super) struct OutputArgs {
-    /// Output format
-    #[arg(short, long, value_enum, env = "CUDALINT_FORMAT")]
+    /// Output format: text, json; of check also sarif, github, gitlab, junit, markdown, html; of matrix markdown, svg, html
+    #[arg(short, long, value_enum, env = "CUDALINT_FORMAT", hide_possible_values = true)]
     pub(super) format: Option<Format>,
     /// Write to FILE, or FORMAT=FILE, repeatable
     #[arg(short, long, value_name = "[FORMAT=]FILE", env = "CUDALINT_OUTPUT")]
@@ -410,6 +501,10 @@ pub(super) struct OutputArgs {
 pub(super) enum Format {
     Text,
     Json,
+    Sarif,
+    Github,
+    Gitlab,
+    Junit,
     Markdown,
     Svg,
     Html,
@@ -462,6 +557,7 @@ pub(super) enum SchemaName {
     Report,
     Facts,
     Matrix,
+    Config,
     Targets,
 }
 
@@ -490,7 +586,7 @@ pub(super) enum CacheAction {
     /// Remove layers of other versions and those not used lately
     Prune {
         /// Days without use
-        #[arg(long, value_name = "DAYS", default_value_t = 30)]
+        #[arg(long, value_name = "DAYS", default_value_t = 30, env = "CUDALINT_OLDER_THAN")]
         older_than: u64,
     },
     /// Remove everything
@@ -501,4 +597,51 @@ pub(super) enum CacheAction {
 pub(super) struct CompletionsArgs {
     #[arg(value_enum)]
     pub(super) shell: clap_complete::Shell,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ManArgs {
+    /// Directory; made where it is absent
+    #[arg(value_name = "DIR")]
+    pub(super) dir: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn each(command: &clap::Command, see: &mut impl FnMut(&clap::Command)) {
+        see(command);
+        command.get_subcommands().for_each(|c| each(c, see));
+    }
+
+    #[test]
+    fn every_long_option_has_its_variable() {
+        let mut options = 0;
+        each(&Cli::command(), &mut |command| {
+            for argument in command.get_arguments() {
+                let Some(long) = argument.get_long().filter(|l| !matches!(*l, "help" | "version")) else {
+                    continue;
+                };
+                options += 1;
+                let wanted = format!("CUDALINT_{}", long.to_uppercase().replace('-', "_"));
+                let env = argument.get_env().and_then(|e| e.to_str());
+                assert_eq!(env, Some(wanted.as_str()), "{} --{long}", command.get_name());
+            }
+        });
+        assert!(options > 100, "only {options} options");
+    }
+
+    #[test]
+    fn short_help_fits_one_screen_and_hides_only_what_exists() {
+        let mut known = std::collections::BTreeSet::new();
+        each(&Cli::command(), &mut |c| {
+            known.extend(c.get_arguments().filter_map(|a| a.get_long().map(str::to_owned)));
+        });
+        for rare in RARE {
+            assert!(known.contains(rare), "{rare}");
+        }
+        let lines = command().render_help().to_string().lines().count();
+        assert!(lines <= 72, "{lines} lines");
+    }
 }

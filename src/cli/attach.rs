@@ -10,7 +10,7 @@ use crate::image::registry::push::Artifact;
 use crate::image::source::Source;
 use crate::image::{Error, reference::Reference};
 use crate::inventory;
-use crate::render::{Context, json};
+use crate::render::{Context, json, pretty};
 use crate::rules::Policy;
 
 const REPORT: &str = "application/vnd.cudalint.report.v1+json";
@@ -64,7 +64,7 @@ fn report(loaded: &Loaded, targets: &[crate::target::Target], catalog: &Catalog)
     let inventory = inventory::build(&loaded.facts, catalog);
     let report = crate::check(&inventory, targets, catalog, &loaded.repository, Policy::default());
     let context = Context { tool: load::tool(catalog), timing: None, as_of: output::as_of(None)? };
-    Ok(output::pretty(&json::report(&report, &context)))
+    Ok(pretty(&json::report(&report, &context)))
 }
 
 fn push(args: &AttachArgs, reference: &Reference, loaded: &Loaded, artifact: &Artifact) -> Result<u8, Error> {

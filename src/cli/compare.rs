@@ -9,6 +9,7 @@ use crate::inventory::{self, Inventory};
 use crate::matrix;
 use crate::names::Platform;
 use crate::render::compare::{json, text};
+use crate::render::pretty;
 use crate::report::Level;
 use crate::rules::Judge;
 use crate::target::{Target, cross};
@@ -31,7 +32,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<u8, Error> {
     let judges: Vec<Judge> = inventories.iter().map(|i| Judge::new(i, &catalog)).collect();
     let comparison = compare::compare(&judges, &targets, args.job);
     if outputs.wants(Format::Json) {
-        outputs.write(Format::Json, output::pretty(&json(&comparison)).as_bytes())?;
+        outputs.write(Format::Json, pretty(&json(&comparison)).as_bytes())?;
     }
     if outputs.wants(Format::Text) {
         outputs.write(Format::Text, text(&comparison, outputs.style).as_bytes())?;

@@ -2,7 +2,9 @@
 
 use super::args::{ExplainArgs, ListFormat, RulesArgs};
 use super::{output, status};
+use crate::gate::closest;
 use crate::image::Error;
+use crate::render::{RuleDoc, pretty};
 use crate::rules::{self, RULES};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -27,13 +29,21 @@ fn prose(page: &str) -> &str {
     after.unwrap_or(page).trim_start()
 }
 
+/// All rules with their pages, for documents.
+pub(super) fn documents() -> Vec<RuleDoc> {
+    let page =
+        |name: &str| pages::PAGES.iter().find(|(stem, _)| *stem == name).map_or("", |(_, text)| prose(text));
+    let doc = |r: &rules::Rule| RuleDoc {
+        code: r.id.code,
+        name: r.id.name,
+        summary: r.summary,
+        page: page(r.id.name),
+    };
+    RULES.iter().map(doc).collect()
+}
+
 fn unknown(typed: &str) -> Error {
-    let closest = RULES
-        .iter()
-        .map(|r| (strsim::damerau_levenshtein(r.id.name, typed), r.id.name))
-        .min()
-        .filter(|(distance, _)| *distance < 6)
-        .map(|(_, name)| format!("did you mean {name}?"));
+    let closest = closest(typed, RULES.iter().map(|r| r.id.name)).map(|name| format!("did you mean {name}?"));
     Error::usage(format!("no rule `{typed}`"))
         .hint(closest.unwrap_or_else(|| "`cudalint rules` lists them".to_owned()))
 }
@@ -52,7 +62,7 @@ pub(super) fn rules(args: &RulesArgs) -> Result<u8, Error> {
                 .iter()
                 .map(|r| RuleJson { rule: r.id.code, name: r.id.name, summary: r.summary })
                 .collect();
-            output::pretty(&rules)
+            pretty(&rules)
         }
         ListFormat::Text => {
             let width = RULES.iter().map(|r| r.id.name.len()).max().unwrap_or(0);

@@ -7,6 +7,7 @@ use crate::catalog::Catalog;
 use crate::export::{affinity, cyclonedx, nfd, require, statement};
 use crate::image::Error;
 use crate::inventory;
+use crate::render::pretty;
 use crate::rules::Judge;
 use crate::target::Host;
 
@@ -51,12 +52,12 @@ pub(super) fn document(
                 Error::usage("the image has no CUDA runtime of known version to ask a driver for")
             })
         }
-        ExportForm::Cyclonedx => Ok(output::pretty(&cyclonedx::bom(&inventory, &loaded.repository, &tool))),
-        ExportForm::InToto => statement::statement(&inventory, &loaded.repository, &tool)
-            .map(|s| output::pretty(&s))
-            .ok_or_else(|| {
+        ExportForm::Cyclonedx => Ok(pretty(&cyclonedx::bom(&inventory, &loaded.repository, &tool))),
+        ExportForm::InToto => {
+            statement::statement(&inventory, &loaded.repository, &tool).map(|s| pretty(&s)).ok_or_else(|| {
                 Error::usage("an in-toto statement speaks of a digest, and this image has none")
                     .hint("name it by registry, OCI layout or archive")
-            }),
+            })
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::inventory::Inventory;
 use crate::inventory::weight::weigh;
 use crate::names::ImagePath;
 use crate::render::style::Style;
-use crate::render::{Context, inspect, json};
+use crate::render::{Context, inspect, json, pretty};
 use crate::report::Report;
 use crate::target::{Gpu, distinct, resolve_gpu};
 use crate::version::ComputeCapability;
@@ -34,7 +34,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<u8, Error> {
         let mut document = json::report(&Report::unjudged(&inventory), &context);
         document.objects = Some(inspect::objects(&inventory, args.all_objects));
         document.weight = weight.as_ref().map(|w| render::weight::json(w, &gpus));
-        outputs.write(Format::Json, output::pretty(&document).as_bytes())?;
+        outputs.write(Format::Json, pretty(&document).as_bytes())?;
     }
     if outputs.wants(Format::Text) {
         let mut text = Vec::new();

@@ -7,11 +7,11 @@ use crate::facts::json::{TimingJson, ToolJson};
 use crate::facts::{ImageFacts, json};
 use crate::image::registry::RegistryOptions;
 use crate::image::source::Source;
-use crate::image::{Error, Image, OpenOptions};
+use crate::image::{self, Error, Image, OpenOptions};
 use crate::limits;
 use crate::names::Platform;
 use crate::scan::cache::Cache;
-use crate::{examine, scan};
+use crate::{examine, examine_stream, scan};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -131,18 +131,25 @@ fn from_image(typed: &str, args: &SourceArgs, output: &OutputArgs) -> Result<Loa
         return Err(Error::usage(format!("`{source}` is in a registry, and --offline forbids the network")));
     }
     let options = open_options(args)?;
-    let image = Image::open(&source, &options)?;
-    let progress = progress::start(&image, output);
-    let scan_options = scan::Options {
+    let cache = cache(args.cache_dir.as_deref(), args.no_cache);
+    let mut scan_options = scan::Options {
         jobs: args.jobs,
         hash_files: args.hash_files,
         verify_diff_ids: args.verify_diff_ids,
-        progress: progress.as_ref().map(progress::Bars::listener),
+        progress: None,
     };
-    let examined = examine(&image, &cache(args.cache_dir.as_deref(), args.no_cache), &scan_options);
-    if let Some(progress) = progress {
-        progress.finish();
-    }
+    let (image, examined) = if let Some(stream) = image::stream(&source, &options)? {
+        examine_stream(stream, &source, &options, &cache, &scan_options)?
+    } else {
+        let image = Image::open(&source, &options)?;
+        let progress = progress::start(&image, output);
+        scan_options.progress = progress.as_ref().map(progress::Bars::listener);
+        let examined = examine(&image, &cache, &scan_options);
+        if let Some(progress) = progress {
+            progress.finish();
+        }
+        (image, examined)
+    };
     let counts = examined.facts.counts;
     let timing = TimingJson {
         total_ms: u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX),

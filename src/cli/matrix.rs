@@ -7,6 +7,7 @@ use crate::inventory::{self, Inventory};
 use crate::matrix::{self, Axes, Matrix};
 use crate::names::Platform;
 use crate::render::matrix::{View, html, json, markdown, svg, text};
+use crate::render::pretty;
 use crate::rules::Judge;
 
 const FORMATS: &[Format] = &[Format::Text, Format::Json, Format::Markdown, Format::Svg, Format::Html];
@@ -47,7 +48,9 @@ pub(super) fn run(args: &MatrixArgs) -> Result<u8, Error> {
                 let tool = load::tool(&catalog);
                 html::matrices(&views, &format!("{} {}, facts of {}", tool.name, tool.version, tool.facts))
             }
-            Format::Json => output::pretty(&json::matrices(&matrices.iter().collect::<Vec<_>>())),
+            Format::Json => pretty(&json::matrices(&matrices.iter().collect::<Vec<_>>())),
+            // Not among FORMATS.
+            Format::Sarif | Format::Github | Format::Gitlab | Format::Junit => continue,
         };
         outputs.write(format, document.as_bytes())?;
     }

@@ -7,6 +7,7 @@ mod attach;
 mod cache;
 mod check;
 mod compare;
+mod config;
 mod explain;
 mod export;
 mod host;
@@ -21,8 +22,8 @@ mod schema;
 mod targets;
 
 use crate::image::{Error, ErrorKind};
-use args::{Cli, Command};
-use clap::Parser;
+use args::Command;
+use config::Failure;
 use std::ffi::OsString;
 use std::io::Write;
 
@@ -60,9 +61,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             .hint(format!("an image of that name is `registry:{command}`")));
         return status::USAGE;
     }
-    let cli = match Cli::try_parse_from(arguments) {
-        Ok(cli) => cli,
-        Err(error) => {
+    let (cli, config) = match config::parse(arguments) {
+        Ok(parsed) => parsed,
+        Err(Failure::File(error)) => {
+            say(&error);
+            return status_of(&error);
+        }
+        Err(Failure::Arguments(error)) => {
             if error.use_stderr() {
                 let _stderr_closed = writeln!(std::io::stderr(), "{}", one_line(&error));
                 return status::USAGE;
@@ -72,8 +77,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         }
     };
     let result = match cli.command {
-        None => check::run(&cli.check),
-        Some(Command::Check(args)) => check::run(&args),
+        None => check::run(&cli.check, config),
+        Some(Command::Check(args)) => check::run(&args, config),
         Some(Command::Scan(args)) => scan::run(&args),
         Some(Command::Inspect(args)) => inspect::run(&args),
         Some(Command::Matrix(args)) => matrix::run(&args),
@@ -87,6 +92,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(Command::Schema(args)) => schema::run(&args),
         Some(Command::Cache(args)) => cache::run(&args),
         Some(Command::Completions(args)) => schema::completions(&args),
+        Some(Command::Man(args)) => schema::man(&args),
     };
     result.unwrap_or_else(|error| {
         say(&error);

@@ -4,7 +4,6 @@ use super::args::{Colour, Format, OutputArgs};
 use crate::image::Error;
 use crate::render::style::Style;
 use clap::ValueEnum;
-use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
@@ -22,7 +21,16 @@ pub(super) fn plan(args: &OutputArgs, known: &[Format]) -> Result<Outputs, Error
     let format = args.format.or_else(|| known.first().copied()).unwrap_or(Format::Text);
     let mut targets = Vec::new();
     for text in &args.output {
-        let named = text.split_once('=').and_then(|(f, file)| Some((Format::from_str(f, true).ok()?, file)));
+        let named = match text.split_once('=') {
+            Some((word, file)) if word.bytes().all(|b| b.is_ascii_alphanumeric()) => {
+                let format = Format::from_str(word, true).map_err(|_| {
+                    Error::usage(format!("--output `{text}`: `{word}` is no format"))
+                        .hint(format!("one of {}; a file of that name is `./{text}`", names(known)))
+                })?;
+                Some((format, file))
+            }
+            _ => None,
+        };
         let (format, file) = named.unwrap_or((format, text.as_str()));
         if file.is_empty() {
             return Err(Error::usage(format!("--output `{text}`: a file name is missing")));
@@ -33,13 +41,16 @@ pub(super) fn plan(args: &OutputArgs, known: &[Format]) -> Result<Outputs, Error
         targets.push((format, None));
     }
     if let Some((other, _)) = targets.iter().find(|(f, _)| !known.contains(f)) {
-        let names: Vec<String> = known.iter().map(|f| name(*f)).collect();
         let message = format!("this command does not write {}", name(*other));
-        return Err(Error::usage(message).hint(format!("it writes {}", names.join(", "))));
+        return Err(Error::usage(message).hint(format!("it writes {}", names(known))));
     }
     let to_terminal =
         targets.iter().any(|(f, file)| *f == Format::Text && file.is_none()) && io::stdout().is_terminal();
     Ok(Outputs { targets, style: Style { colour: colour(args.color, to_terminal) } })
+}
+
+fn names(formats: &[Format]) -> String {
+    formats.iter().map(|f| name(*f)).collect::<Vec<_>>().join(", ")
 }
 
 fn name(format: Format) -> String {
@@ -85,13 +96,6 @@ pub(super) fn to_stdout(bytes: &[u8]) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
-}
-
-/// Indented JSON with a final newline.
-pub(super) fn pretty(document: &impl Serialize) -> String {
-    let mut text = serde_json::to_string_pretty(document).unwrap_or_default();
-    text.push('\n');
-    text
 }
 
 /// `--as-of`, else the day of `SOURCE_DATE_EPOCH`, else today (UTC).

@@ -6,6 +6,7 @@ use crate::image::Error;
 use crate::inventory::{self, Inventory};
 use crate::plan::plan;
 use crate::render::plan::{Named, json, text};
+use crate::render::pretty;
 use crate::rules::Judge;
 
 pub(super) fn run(args: &PlanArgs) -> Result<u8, Error> {
@@ -27,7 +28,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<u8, Error> {
     let plan = plan(&judges, &hosts, &as_of);
     let named = Named { inventories: &inventories, targets: &hosts };
     if outputs.wants(Format::Json) {
-        outputs.write(Format::Json, output::pretty(&json(&plan, &named)).as_bytes())?;
+        outputs.write(Format::Json, pretty(&json(&plan, &named)).as_bytes())?;
     }
     if outputs.wants(Format::Text) {
         outputs.write(Format::Text, text(&plan, &named, outputs.style).as_bytes())?;

@@ -4,6 +4,7 @@ use super::args::{Format, ScanArgs};
 use super::{load, output, say_layers, status};
 use crate::facts::json;
 use crate::image::Error;
+use crate::render::pretty;
 use crate::render::style::{bytes, safe};
 
 pub(super) fn run(args: &ScanArgs) -> Result<u8, Error> {
@@ -15,7 +16,7 @@ pub(super) fn run(args: &ScanArgs) -> Result<u8, Error> {
     let timing = (!args.output.no_timing).then(|| loaded.timing.clone());
     if outputs.wants(Format::Json) {
         let document = json::write(&loaded.facts, load::tool(&catalog), timing);
-        outputs.write(Format::Json, output::pretty(&document).as_bytes())?;
+        outputs.write(Format::Json, pretty(&document).as_bytes())?;
     }
     let facts = &loaded.facts;
     let summary = format!(

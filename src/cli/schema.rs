@@ -1,11 +1,13 @@
-//! `cudalint schema` and `cudalint completions`: descriptions of the program for other programs.
+//! `cudalint schema`, `cudalint completions`, `cudalint man`: descriptions of the program for other programs.
 
-use super::args::{Cli, CompletionsArgs, SchemaArgs, SchemaName};
+use super::args::{Cli, CompletionsArgs, ManArgs, SchemaArgs, SchemaName};
 use super::{output, status};
 use crate::facts::json::FactsJson;
+use crate::gate::file::ConfigFile;
 use crate::image::Error;
 use crate::render::json::ReportJson;
 use crate::render::matrix::json::MatricesJson;
+use crate::render::pretty;
 use crate::target::file::TargetsFile;
 use clap::CommandFactory;
 
@@ -13,10 +15,11 @@ pub(super) fn run(args: &SchemaArgs) -> Result<u8, Error> {
     let schema = match args.name {
         SchemaName::Report => schemars::schema_for!(ReportJson),
         SchemaName::Facts => schemars::schema_for!(FactsJson),
+        SchemaName::Config => schemars::schema_for!(ConfigFile),
         SchemaName::Targets => schemars::schema_for!(TargetsFile),
         SchemaName::Matrix => schemars::schema_for!(MatricesJson),
     };
-    output::to_stdout(output::pretty(&schema).as_bytes())?;
+    output::to_stdout(pretty(&schema).as_bytes())?;
     Ok(status::OK)
 }
 
@@ -24,5 +27,14 @@ pub(super) fn completions(args: &CompletionsArgs) -> Result<u8, Error> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "cudalint", &mut script);
     output::to_stdout(&script)?;
+    Ok(status::OK)
+}
+
+/// One page per command, as the definition of the options says it.
+pub(super) fn man(args: &ManArgs) -> Result<u8, Error> {
+    let dir = &args.dir;
+    std::fs::create_dir_all(dir)
+        .and_then(|()| clap_mangen::generate_to(Cli::command(), dir))
+        .map_err(|e| Error::usage(format!("cannot write manual pages to `{}`: {e}", dir.display())))?;
     Ok(status::OK)
 }

@@ -12,6 +12,10 @@ pub(super) fn targets(args: &TargetArgs, catalog: &Catalog) -> Result<Vec<Target
     if let Some(file) = &args.targets {
         return from_file(file, &args.target, args.cordoned, catalog);
     }
+    // Not the parser's to refuse: the configuration file may name the targets.
+    if !args.target.is_empty() || args.cordoned {
+        return Err(Error::usage("--target and --cordoned choose from --targets, which is not given"));
+    }
     let mut drivers = Vec::new();
     for text in &args.host_driver {
         let version =

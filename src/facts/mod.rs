@@ -295,6 +295,16 @@ pub struct ImageIdentity {
     pub config: Config,
     /// In the order of the manifest.
     pub layers: Vec<LayerIdentity>,
+    /// What the builder wrote down, oldest first, with what made no layer; empty where it is not known.
+    pub history: Vec<HistoryEntry>,
+}
+
+/// One entry of the history in the image config.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HistoryEntry {
+    pub created_by: String,
+    /// It made no layer.
+    pub empty: bool,
 }
 
 /// The run-time part of the image config.

@@ -1,7 +1,8 @@
 //! A tar file that holds an image (`docker save`, `skopeo copy … oci-archive:`) -> manifests and blobs, read in place.
 //!
 //! The archive is listed once, by seeking from header to header; every blob is then a window of the file. A compressed
-//! archive is first written uncompressed to an unlinked temporary file: it cannot be read in place.
+//! archive is first written uncompressed to an unlinked temporary file: it cannot be read in place. An archive that comes as a
+//! stream is taken apart by `scan::stream`; here its documents say what the image consists of ([`Passed`]).
 
 use super::layout::{index_of, manifest_from_blob, read_small, select_from};
 use super::manifest::{self, RawManifest};
@@ -99,31 +100,14 @@ enum ListedMember {
 }
 
 /// Members of an archive by normalised name.
-pub(super) struct Listing {
+struct Listing {
     members: BTreeMap<ImagePath, ListedMember>,
 }
 
 impl Listing {
-    pub(super) fn open(path: &Path) -> Result<Listing, Error> {
+    fn open(path: &Path) -> Result<Listing, Error> {
         let file = File::open(path).map_err(|e| Error::usage(format!("`{}`: {e}", path.display())))?;
         Listing::of(file).map_err(|e| unreadable(path, &e))
-    }
-
-    /// An archive on standard input cannot be read in place: it goes to an unlinked temporary file first.
-    pub(super) fn of_stdin() -> Result<Listing, Error> {
-        let failed = |e: io::Error| Error::look(format!("archive on standard input: {e}"));
-        let mut file = tempfile::tempfile().map_err(failed)?;
-        let limit = limits::LAYER_BYTES_MAX;
-        let copied = io::copy(&mut io::stdin().lock().take(limit), &mut file).map_err(failed)?;
-        if copied >= limit {
-            return Err(Error::look(format!("archive on standard input: more than {limit} bytes")));
-        }
-        let listing = Listing::of(file).map_err(failed)?;
-        if listing.kind().is_none() {
-            return Err(Error::look("archive on standard input: a tar file without an image in it")
-                .hint("expected what `docker save` or `skopeo copy … oci-archive:` writes"));
-        }
-        Ok(listing)
     }
 
     fn of(mut file: File) -> io::Result<Listing> {
@@ -139,7 +123,7 @@ impl Listing {
         Ok(Listing { members: list(file)? })
     }
 
-    pub(super) fn kind(&self) -> Option<Kind> {
+    fn kind(&self) -> Option<Kind> {
         let oci = self.find("index.json").map(|_| Kind::Oci);
         oci.or_else(|| self.find("manifest.json").map(|_| Kind::Docker))
     }
@@ -154,13 +138,145 @@ impl Listing {
         }
         None
     }
+}
 
-    fn read(&self, name: &str, place: &str) -> Result<Vec<u8>, Error> {
-        let window = self
-            .find(name)
-            .ok_or_else(|| Error::look(format!("{place}: `{name}` is missing in the archive")))?;
+/// What an archive consists of, by name, wherever the bytes are.
+trait Members {
+    fn document(&self, name: &str, place: &str) -> Result<Vec<u8>, Error>;
+    /// A layer and its stored size, bytes.
+    fn layer(&self, name: &str) -> Option<(LayerSource, u64)>;
+}
+
+impl Members for Listing {
+    fn document(&self, name: &str, place: &str) -> Result<Vec<u8>, Error> {
+        let window = self.find(name).ok_or_else(|| missing(name, place))?;
         read_small(window.open()?, limits::MANIFEST_BYTES_MAX, place)
     }
+
+    fn layer(&self, name: &str) -> Option<(LayerSource, u64)> {
+        self.find(name).map(|window| (LayerSource::Archived(window.clone()), window.size))
+    }
+}
+
+fn missing(name: &str, place: &str) -> Error {
+    Error::look(format!("{place}: `{name}` is missing in the archive"))
+}
+
+/// Members of an archive that passed by once: documents are kept, of layers only what they are called.
+#[derive(Default)]
+pub struct Passed {
+    documents: BTreeMap<ImagePath, Vec<u8>>,
+    links: BTreeMap<ImagePath, ImagePath>,
+    /// Stored size, bytes.
+    layers: BTreeMap<ImagePath, u64>,
+    bytes: u64,
+}
+
+impl Passed {
+    /// Keeps a manifest, an index or a config; refuses more of them than an archive of images has.
+    pub fn document(&mut self, path: &ImagePath, bytes: Vec<u8>) -> io::Result<()> {
+        self.bytes = self.bytes.saturating_add(bytes.len() as u64);
+        if self.bytes > limits::ARCHIVE_DOCUMENTS_BYTES_MAX {
+            let limit = limits::ARCHIVE_DOCUMENTS_BYTES_MAX;
+            return Err(io::Error::other(format!("more than {limit} bytes beside the layers")));
+        }
+        self.documents.insert(path.clone(), bytes);
+        Ok(())
+    }
+
+    pub fn link(&mut self, path: &ImagePath, target: ImagePath) {
+        self.links.insert(path.clone(), target);
+    }
+
+    pub fn layer(&mut self, path: &ImagePath, size: u64) {
+        self.layers.insert(path.clone(), size);
+    }
+
+    fn resolved(&self, name: &str) -> ImagePath {
+        let mut path = ImagePath::new(name);
+        for _ in 0..limits::SYMLINK_DEPTH_MAX {
+            match self.links.get(&path) {
+                Some(target) => path = target.clone(),
+                None => break,
+            }
+        }
+        path
+    }
+}
+
+impl Members for Passed {
+    fn document(&self, name: &str, place: &str) -> Result<Vec<u8>, Error> {
+        self.documents.get(&self.resolved(name)).cloned().ok_or_else(|| missing(name, place))
+    }
+
+    fn layer(&self, name: &str) -> Option<(LayerSource, u64)> {
+        let path = self.resolved(name);
+        let size = *self.layers.get(&path)?;
+        Some((LayerSource::Streamed(path), size))
+    }
+}
+
+/// The documents of an archive that passed by, as blobs.
+struct PassedBlobs<'a> {
+    passed: &'a Passed,
+    place: &'a str,
+}
+
+impl BlobStore for PassedBlobs<'_> {
+    fn manifest(&self, descriptor: &Descriptor) -> Result<RawManifest, Error> {
+        manifest_from_blob(descriptor, self.blob(descriptor)?)
+    }
+
+    fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, Error> {
+        let bytes = self
+            .passed
+            .document(&blob_name(&descriptor.digest), self.place)
+            .map_err(|_| self.absent(descriptor))?;
+        Ok(Box::new(io::Cursor::new(bytes)))
+    }
+}
+
+impl PassedBlobs<'_> {
+    fn absent(&self, descriptor: &Descriptor) -> Error {
+        missing_blob(descriptor, self.place)
+    }
+}
+
+/// The image of an archive that passed by. Its layers cannot be opened any more: [`Image::streamed_layer`] says what they
+/// were called.
+pub(super) fn open_passed(
+    reference: &str,
+    passed: &Passed,
+    place: &str,
+    platform: Option<&Platform>,
+) -> Result<Image, Error> {
+    let has = |name: &str| passed.documents.contains_key(&passed.resolved(name));
+    if has("manifest.json") && !has("index.json") {
+        return open_docker(reference, passed, place, None);
+    }
+    if !has("index.json") {
+        return Err(Error::look(format!("{place}: no archive of an image"))
+            .hint("expected what `docker save` or `skopeo copy … oci-archive:` writes"));
+    }
+    let store = PassedBlobs { passed, place };
+    let index = index_of(passed.document("index.json", place)?);
+    let top = select_from(&index, &store, place, None, platform)?;
+    let mut image = Image::of_manifest(reference, top, &store, platform)?;
+    for layer in &mut image.layers {
+        if let LayerSource::Blob(descriptor) = layer {
+            *layer = LayerSource::Streamed(ImagePath::new(&blob_name(&descriptor.digest)));
+        }
+    }
+    Ok(image)
+}
+
+fn blob_name(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm(), digest.hex())
+}
+
+fn missing_blob(descriptor: &Descriptor, place: &str) -> Error {
+    Error::look(format!("{place}: blob {} is missing in the archive", descriptor.digest))
+        .hint("the archive holds another platform's image only, or was written incompletely")
 }
 
 fn uncompressed(mut file: File) -> io::Result<File> {
@@ -212,12 +328,9 @@ pub struct OciArchive {
 
 impl OciArchive {
     pub fn open(path: &Path) -> Result<OciArchive, Error> {
-        OciArchive::of(Listing::open(path)?, &path.display().to_string())
-    }
-
-    pub(super) fn of(listing: Listing, place: &str) -> Result<OciArchive, Error> {
-        let index = index_of(listing.read("index.json", place)?);
-        Ok(OciArchive { listing, place: place.to_owned(), index })
+        let (listing, place) = (Listing::open(path)?, path.display().to_string());
+        let index = index_of(listing.document("index.json", &place)?);
+        Ok(OciArchive { listing, place, index })
     }
 
     /// As [`super::layout::Layout::select`].
@@ -232,12 +345,8 @@ impl BlobStore for OciArchive {
     }
 
     fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, Error> {
-        let name = format!("blobs/{}/{}", descriptor.digest.algorithm(), descriptor.digest.hex());
-        let window = self.listing.find(&name).ok_or_else(|| {
-            Error::look(format!("{}: blob {} is missing in the archive", self.place, descriptor.digest))
-                .hint("the archive holds another platform's image only, or was written incompletely")
-        })?;
-        window.open()
+        let window = self.listing.find(&blob_name(&descriptor.digest));
+        window.ok_or_else(|| missing_blob(descriptor, &self.place))?.open()
     }
 }
 
@@ -250,29 +359,36 @@ struct DockerImage {
 }
 
 /// Opens an image of a `docker save` archive.
-pub(super) fn open_docker(
+pub(super) fn open_docker_archive(
+    file: &Path,
     reference: &str,
-    listing: &Listing,
+    select: Option<&str>,
+) -> Result<Image, Error> {
+    open_docker(reference, &Listing::open(file)?, &file.display().to_string(), select)
+}
+
+fn open_docker(
+    reference: &str,
+    members: &dyn Members,
     place: &str,
     select: Option<&str>,
 ) -> Result<Image, Error> {
-    let images: Vec<DockerImage> = serde_json::from_slice(&listing.read("manifest.json", place)?)
+    let images: Vec<DockerImage> = serde_json::from_slice(&members.document("manifest.json", place)?)
         .map_err(|e| Error::look(format!("{place}: manifest.json is no list of images: {e}")))?;
     let image = select_docker(&images, select, place)?;
-    let config = listing.read(&image.config, place)?;
-    let mut windows = Vec::new();
+    let config = members.document(&image.config, place)?;
+    let mut layers = Vec::new();
     let mut identities = Vec::new();
     for name in &image.layers {
-        let window = listing
-            .find(name)
+        let (layer, size) = members
+            .layer(name)
             .ok_or_else(|| Error::look(format!("{place}: layer `{name}` is missing in the archive")))?;
         let digest =
             name.strip_prefix("blobs/sha256/").and_then(|hex| Digest::parse(&format!("sha256:{hex}")));
-        identities.push(LayerIdentity { digest, size: Some(window.size), ..LayerIdentity::default() });
-        windows.push(window.clone());
+        identities.push(LayerIdentity { digest, size: Some(size), ..LayerIdentity::default() });
+        layers.push(layer);
     }
     let identity = manifest::identity(reference, None, &config, identities)?;
-    let layers = windows.into_iter().map(LayerSource::Archived).collect();
     let repository =
         image.repo_tags.iter().flatten().next().and_then(|t| t.rsplit_once(':')).map(|(r, _)| r.to_owned());
     Ok(Image {

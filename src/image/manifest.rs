@@ -4,7 +4,7 @@
 //! are never images.
 
 use super::{Descriptor, Error};
-use crate::facts::{Config, ImageIdentity, LayerIdentity};
+use crate::facts::{Config, HistoryEntry, ImageIdentity, LayerIdentity};
 use crate::limits;
 use crate::names::{Digest, Platform};
 use serde::Deserialize;
@@ -246,19 +246,19 @@ pub fn identity(
             layers.len()
         )));
     }
-    let instructions: Vec<String> = json
+    let history: Vec<HistoryEntry> = json
         .history
         .unwrap_or_default()
         .into_iter()
-        .filter(|h| !h.empty_layer)
-        .map(|h| h.created_by)
+        .map(|h| HistoryEntry { created_by: h.created_by, empty: h.empty_layer })
         .collect();
+    let instructions: Vec<&String> = history.iter().filter(|h| !h.empty).map(|h| &h.created_by).collect();
     // Squashed and converted images have a history that fits no layer: then none is attributed.
     let fits = instructions.len() == layers.len();
     let mut layers = layers;
     for (index, layer) in layers.iter_mut().enumerate() {
         layer.diff_id = diff_ids.get(index).and_then(|d| Digest::parse(d));
-        layer.created_by = instructions.get(index).filter(|_| fits).cloned().filter(|i| !i.is_empty());
+        layer.created_by = instructions.get(index).filter(|i| fits && !i.is_empty()).map(|i| (*i).clone());
     }
     Ok(ImageIdentity {
         reference: reference.to_owned(),
@@ -266,6 +266,7 @@ pub fn identity(
         platform,
         config: runtime(json.config.unwrap_or_default()),
         layers,
+        history,
     })
 }
 

@@ -4,12 +4,14 @@
 //! |---|---|---|
 //! | none, `registry:`, `docker://` | `registry` | a registry over HTTP |
 //! | `oci:` | `layout` | an OCI layout directory |
-//! | `oci-archive:`, `docker-archive:`, `-` | `archive` | a tar file of either kind |
+//! | `oci-archive:`, `docker-archive:` | `archive` | a tar file of either kind |
+//! | `docker-daemon:`, `podman:`, `containers-storage:`, `containerd:`, `-` | `engine`, `archive` | such a file as a stream |
 //! | `dir:`, `file:` | here | an unpacked root file system, a single file |
 
 pub mod archive;
 pub mod auth;
 pub mod decompress;
+mod engine;
 pub mod layout;
 pub mod manifest;
 pub mod reference;
@@ -19,7 +21,7 @@ pub mod verify;
 
 use crate::facts::{ImageIdentity, LayerIdentity};
 use crate::limits;
-use crate::names::{Digest, Platform};
+use crate::names::{Digest, ImagePath, Platform};
 use manifest::{Manifest, RawManifest};
 use registry::RegistryOptions;
 use source::Source;
@@ -99,6 +101,15 @@ pub trait BlobStore: Send + Sync {
     }
 }
 
+/// The archive of a source that gives one as a stream; `None` for sources that are opened.
+pub fn stream(source: &Source, options: &OpenOptions) -> Result<Option<Box<dyn Read + Send>>, Error> {
+    match source {
+        Source::Stdin => Ok(Some(Box::new(io::stdin()))),
+        Source::Engine { engine, name } => engine::export(*engine, name, options.platform.as_ref()).map(Some),
+        _ => Ok(None),
+    }
+}
+
 /// How to open images.
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
@@ -119,6 +130,8 @@ enum LayerSource {
     Blob(Descriptor),
     /// A member of a docker archive, named by nothing but its diff_id.
     Archived(archive::Window),
+    /// A member of an archive that passed by.
+    Streamed(ImagePath),
     Directory(PathBuf),
     SingleFile(PathBuf),
 }
@@ -158,17 +171,10 @@ impl Image {
                 Image::from_store(&reference, top, Box::new(store), options)
             }
             Source::DockerArchive { file, select } => {
-                let listing = archive::Listing::open(file)?;
-                archive::open_docker(&reference, &listing, &file.display().to_string(), select.as_deref())
+                archive::open_docker_archive(file, &reference, select.as_deref())
             }
-            Source::Stdin => {
-                let listing = archive::Listing::of_stdin()?;
-                if listing.kind() == Some(archive::Kind::Docker) {
-                    return archive::open_docker(&reference, &listing, "standard input", None);
-                }
-                let store = archive::OciArchive::of(listing, "standard input")?;
-                let top = store.select(None, options.platform.as_ref())?;
-                Image::from_store(&reference, top, Box::new(store), options)
+            Source::Stdin | Source::Engine { .. } => {
+                Err(Error::look(format!("{reference}: it comes as a stream and is not opened twice")))
             }
             Source::Directory(dir) => Ok(Image::local(&reference, LayerSource::Directory(dir.clone()))),
             Source::SingleFile(file) => Ok(Image::local(&reference, LayerSource::SingleFile(file.clone()))),
@@ -190,7 +196,17 @@ impl Image {
         store: Box<dyn BlobStore>,
         options: &OpenOptions,
     ) -> Result<Image, Error> {
-        let (raw, config, layers) = resolve(reference, top, store.as_ref(), options.platform.as_ref())?;
+        let image = Image::of_manifest(reference, top, store.as_ref(), options.platform.as_ref())?;
+        Ok(Image { store: Some(store), ..image })
+    }
+
+    fn of_manifest(
+        reference: &str,
+        top: RawManifest,
+        store: &dyn BlobStore,
+        platform: Option<&Platform>,
+    ) -> Result<Image, Error> {
+        let (raw, config, layers) = resolve(reference, top, store, platform)?;
         let place = format!("{reference}: image config {}", config.digest.short());
         let bytes = verify::read_all(store.blob(&config)?, &config, limits::CONFIG_BYTES_MAX)
             .map_err(|e| Error::io(&place, &e))?;
@@ -204,14 +220,38 @@ impl Image {
             })
             .collect();
         let identity = manifest::identity(reference, Some(raw.digest), &bytes, identities)?;
-        if let Some(wanted) = options.platform.as_ref().filter(|w| !identity.platform.satisfies(w)) {
+        if let Some(wanted) = platform.filter(|w| !identity.platform.satisfies(w)) {
             return Err(Error::look(format!(
                 "{reference}: the image is for {}, not {wanted}",
                 identity.platform
             )));
         }
         let layers = layers.into_iter().map(LayerSource::Blob).collect();
-        Ok(Image { identity, layers, store: Some(store), repository: reference.to_owned() })
+        Ok(Image { identity, layers, store: None, repository: reference.to_owned() })
+    }
+
+    /// The image of an archive that came as a stream and has passed by.
+    pub fn of_passed(
+        source: &Source,
+        passed: &archive::Passed,
+        options: &OpenOptions,
+    ) -> Result<Image, Error> {
+        let mut image =
+            archive::open_passed(&source.to_string(), passed, &source.place(), options.platform.as_ref())?;
+        if let Source::Engine { name, .. } = source
+            && let Ok(name) = reference::Reference::parse(name)
+        {
+            image.repository = name.repository_name();
+        }
+        Ok(image)
+    }
+
+    /// The name that a layer had in an archive that has passed by.
+    pub fn streamed_layer(&self, index: usize) -> Option<&ImagePath> {
+        match self.layers.get(index)? {
+            LayerSource::Streamed(path) => Some(path),
+            _ => None,
+        }
     }
 
     pub fn layer_count(&self) -> usize {
@@ -239,6 +279,9 @@ impl Image {
             (LayerSource::Blob(descriptor), Some(store)) => {
                 let stored = verify::Verified::new(store.blob(descriptor)?, descriptor.clone());
                 Ok(Body::Tar { stored: Box::new(stored), digest_checked: true })
+            }
+            (LayerSource::Streamed(path), _) => {
+                Err(Error::look(format!("layer {index} (`{path}`) has passed by in a stream")))
             }
             (LayerSource::Blob(_), None) => {
                 Err(Error::look(format!("layer {index} has no place to be read from")))

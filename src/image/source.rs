@@ -26,6 +26,32 @@ pub enum Source {
     SingleFile(PathBuf),
     /// An archive of either kind on standard input.
     Stdin,
+    /// An image that an engine on this machine holds.
+    Engine {
+        engine: Engine,
+        name: String,
+    },
+}
+
+/// Engines that export what they hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    Docker,
+    Podman,
+    /// The store that podman, buildah and CRI-O share.
+    Storage,
+    Containerd,
+}
+
+impl Engine {
+    fn prefix(self) -> &'static str {
+        match self {
+            Engine::Docker => "docker-daemon",
+            Engine::Podman => "podman",
+            Engine::Storage => "containers-storage",
+            Engine::Containerd => "containerd",
+        }
+    }
 }
 
 impl Source {
@@ -57,6 +83,14 @@ impl Source {
         Reference::parse(text).map(Source::Registry)
     }
 
+    /// What to call it in the middle of a sentence.
+    pub fn place(&self) -> String {
+        match self {
+            Source::Stdin => "archive on standard input".to_owned(),
+            other => other.to_string(),
+        }
+    }
+
     fn prefixed(prefix: &str, rest: &str) -> Option<Result<Source, Error>> {
         Some(match prefix {
             "oci" | "oci-dir" => selected(rest).and_then(|(dir, select)| {
@@ -69,10 +103,10 @@ impl Source {
                 .and_then(|(f, select)| file(&f).map(|()| Source::DockerArchive { file: f, select })),
             "dir" | "rootfs" => directory(Path::new(rest)).map(|()| Source::Directory(rest.into())),
             "file" => file(Path::new(rest)).map(|()| Source::SingleFile(rest.into())),
-            "docker-daemon" | "podman" | "containerd" => {
-                Err(Error::usage(format!("`{prefix}:` is not supported yet"))
-                    .hint("export the image (`docker save -o FILE IMAGE`) and give `docker-archive:FILE`"))
-            }
+            "docker-daemon" => held(Engine::Docker, rest),
+            "podman" => held(Engine::Podman, rest),
+            "containers-storage" => held(Engine::Storage, rest),
+            "containerd" => held(Engine::Containerd, rest),
             _ => return None,
         })
     }
@@ -92,6 +126,16 @@ impl Source {
             None => Source::SingleFile(path_buf),
         })
     }
+}
+
+/// The name goes to programs and into addresses: it must look like one, or like an image's id.
+fn held(engine: Engine, name: &str) -> Result<Source, Error> {
+    let is_id = name.len() >= 7 && name.bytes().all(|b| b.is_ascii_hexdigit())
+        || name.strip_prefix("sha256:").is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+    if !is_id {
+        Reference::parse(name)?;
+    }
+    Ok(Source::Engine { engine, name: name.to_owned() })
 }
 
 /// `PATH`, `PATH:TAG` or `PATH@INDEX`.
@@ -147,6 +191,7 @@ impl fmt::Display for Source {
             Source::Directory(dir) => f.write_str(&with("dir", dir, &None)),
             Source::SingleFile(file) => f.write_str(&with("file", file, &None)),
             Source::Stdin => f.write_str("-"),
+            Source::Engine { engine, name } => write!(f, "{}:{name}", engine.prefix()),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! [`Report`] -> the JSON report, schema_version 1. These types are the schema; keys are stable, optional values null.
 
-use super::Context;
+use super::{Context, Document};
 use crate::facts::json::{
     CodeRowJson, ImageJson, ProblemJson, TimingJson, ToolJson, image_json, problem_json, rows_json,
 };
@@ -34,6 +34,35 @@ pub struct ReportJson {
     /// `inspect --weight` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<super::weight::WeightJson>,
+}
+
+/// One report as it is, several under `reports`.
+pub struct Reports {
+    several: bool,
+    reports: Vec<ReportJson>,
+}
+
+impl Reports {
+    /// `several`: more than one image was asked for, whatever could be opened.
+    pub fn new(several: bool) -> Reports {
+        Reports { several, reports: Vec::new() }
+    }
+}
+
+impl Document for Reports {
+    fn add(&mut self, report: &Report, context: &Context) {
+        self.reports.push(self::report(report, context));
+    }
+
+    fn finish(mut self: Box<Self>) -> String {
+        match self.reports.pop() {
+            Some(only) if !self.several => super::pretty(&only),
+            last => {
+                self.reports.extend(last);
+                super::pretty(&ReportsJson { schema_version: SCHEMA_VERSION, reports: self.reports })
+            }
+        }
+    }
 }
 
 /// Several images in one document.
@@ -112,6 +141,18 @@ pub struct FindingJson {
     pub remedies: Vec<String>,
     pub fingerprint: String,
     pub suppressed: Option<SuppressedJson>,
+    /// The instruction that brought it in, with `--dockerfile`.
+    pub dockerfile: Option<DockerfileJson>,
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct DockerfileJson {
+    pub file: String,
+    pub start_line: u32,
+    pub end_line: u32,
+    pub instruction: String,
+    /// It came with the image that this FROM names.
+    pub base: bool,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -260,7 +301,17 @@ fn finding(reported: &ReportedFinding, facts: &ImageFacts) -> FindingJson {
         }),
         remedies: finding.remedies.clone(),
         fingerprint: reported.fingerprint.clone(),
-        suppressed: None,
+        suppressed: reported
+            .suppressed
+            .as_ref()
+            .map(|s| SuppressedJson { reason: s.reason.clone(), until: s.until.clone() }),
+        dockerfile: reported.line.as_ref().map(|l| DockerfileJson {
+            file: l.file.clone(),
+            start_line: l.start,
+            end_line: l.end,
+            instruction: l.instruction.clone(),
+            base: l.base,
+        }),
     }
 }
 

@@ -1,10 +1,16 @@
-//! A report -> text for people or JSON for programs. One file per format; each reads the report and writes.
+//! A report -> what people and programs read. One file per format; each reads the report and writes.
 
 pub mod compare;
+pub mod github;
+pub mod gitlab;
+pub mod html;
 pub mod inspect;
 pub mod json;
+pub mod junit;
+pub mod markdown;
 pub mod matrix;
 pub mod plan;
+pub mod sarif;
 pub mod style;
 pub mod text;
 pub mod tree;
@@ -12,7 +18,52 @@ pub mod weight;
 
 use crate::facts::ImageIdentity;
 use crate::facts::json::{TimingJson, ToolJson};
+use crate::report::{Report, ReportedFinding, RuntimeError};
+use serde::Serialize;
+use std::collections::BTreeMap;
 use style::{Style, safe};
+
+/// A document that the reports of a run go into, one after the other.
+pub trait Document {
+    fn add(&mut self, report: &Report, context: &Context);
+    fn finish(self: Box<Self>) -> String;
+}
+
+/// A rule as documents describe it.
+#[derive(Clone, Copy, Debug)]
+pub struct RuleDoc {
+    pub code: &'static str,
+    pub name: &'static str,
+    pub summary: &'static str,
+    /// Its page, in Markdown.
+    pub page: &'static str,
+}
+
+/// Indented JSON with a final newline.
+pub fn pretty(document: &impl Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(document).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// For each finding how many with its fingerprint came up to it, 1 for the first.
+fn ordinals<'f>(findings: impl IntoIterator<Item = &'f ReportedFinding>) -> Vec<usize> {
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    let count = |f: &'f ReportedFinding| {
+        let count = seen.entry(&f.fingerprint).or_default();
+        *count += 1;
+        *count
+    };
+    findings.into_iter().map(count).collect()
+}
+
+/// `cudaErrorInsufficientDriver (35): CUDA driver version is insufficient for CUDA runtime version`.
+fn error_words(error: &RuntimeError) -> String {
+    match (&error.name, error.code) {
+        (Some(name), Some(code)) => format!("{name} ({code}): {}", error.text),
+        _ => error.text.clone(),
+    }
+}
 
 /// An image as the first line of a text names it: reference, platform, digest, where known.
 fn title(image: &ImageIdentity, style: Style) -> Vec<String> {
@@ -31,4 +82,9 @@ pub struct Context {
     /// Absent with `--no-timing`.
     pub timing: Option<TimingJson>,
     pub as_of: String,
+}
+
+/// `1 error`, `2 errors`.
+fn plural(count: usize, word: &str) -> String {
+    if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
 }

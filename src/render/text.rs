@@ -1,14 +1,13 @@
 //! [`Report`] -> what a person reads: first the verdict per target, then findings as a compiler prints them, then the
 //! stack side by side, then what to do next. Without colour it says the same.
 
-use super::Context;
 use super::style::{Style, bytes, safe, shorten};
+use super::{Context, Document};
 use crate::facts::ImageFacts;
 use crate::inventory::{Component, ComponentKind, Linkage};
 use crate::report::{Evidence, Finding, How, Level, Report, ReportedFinding, TargetVerdict, Verdict};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io;
 
 /// What to print.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,21 +18,45 @@ pub struct Options {
     /// Findings only.
     pub quiet: bool,
     pub show_passed: bool,
+    pub show_suppressed: bool,
 }
 
-/// Writes the report of one image.
-pub fn report(
-    out: &mut dyn io::Write,
-    report: &Report,
-    context: &Context,
+/// Reports one under the other.
+pub struct Printed {
     options: Options,
-) -> io::Result<()> {
+    out: String,
+}
+
+impl Printed {
+    pub fn new(options: Options) -> Printed {
+        Printed { options, out: String::new() }
+    }
+}
+
+impl Document for Printed {
+    fn add(&mut self, report: &Report, context: &Context) {
+        if !self.out.is_empty() {
+            self.out.push('\n');
+        }
+        self.out.push_str(&self::report(report, context, self.options));
+    }
+
+    fn finish(self: Box<Self>) -> String {
+        self.out
+    }
+}
+
+fn report(report: &Report, context: &Context, options: Options) -> String {
     let mut text = String::new();
     if !options.quiet {
         text.push_str(&header(report, context, options.style));
     }
     text.push_str(&verdicts(report, options.style));
-    for reported in report.findings.iter().filter(|f| options.verbose || f.finding.level > Level::Note) {
+    let is_shown = |f: &&ReportedFinding| match f.suppressed {
+        Some(_) => options.show_suppressed,
+        None => options.verbose || f.finding.level > Level::Note,
+    };
+    for reported in report.findings.iter().filter(is_shown) {
         text.push('\n');
         text.push_str(&finding(reported, report, options));
     }
@@ -44,7 +67,7 @@ pub fn report(
         text.push_str(&stack(report, options.style));
         text.push_str(&closing(report, options));
     }
-    out.write_all(text.as_bytes())
+    text
 }
 
 fn header(report: &Report, context: &Context, style: Style) -> String {
@@ -105,7 +128,7 @@ fn word(verdict: Verdict) -> &'static str {
 }
 
 /// `535.183.01 · H100 (sm_90)`.
-fn title(target: &TargetVerdict) -> String {
+pub(super) fn title(target: &TargetVerdict) -> String {
     let gpus: Vec<&str> = target.gpus.iter().map(|g| g.describe.as_str()).collect();
     let typed: Vec<&str> =
         target.driver.as_deref().into_iter().chain(target.gpus.first().map(|g| g.name.as_str())).collect();
@@ -117,7 +140,7 @@ fn title(target: &TargetVerdict) -> String {
 }
 
 /// Why, in a few words: the worst finding, or the mechanism.
-fn reason(target: &TargetVerdict, report: &Report) -> String {
+pub(super) fn reason(target: &TargetVerdict, report: &Report) -> String {
     let worst = target
         .findings
         .iter()
@@ -188,7 +211,17 @@ fn finding(reported: &ReportedFinding, report: &Report, options: Options) -> Str
     if finding.evidence.len() > shown {
         let _ = writeln!(out, "      and {} more (-v shows them)", finding.evidence.len() - shown);
     }
+    if let Some(line) = &reported.line {
+        let came = if line.base { "came with " } else { "" };
+        let place = format!("{}:{}", line.file, line.start);
+        let text = format!("{place}  {came}{}", shorten(&line.instruction, 88));
+        self::line(&mut out, style, "|", "written in", &text);
+    }
     out.push_str(&details(finding, style));
+    if let Some(suppression) = &reported.suppressed {
+        let until = suppression.until.as_ref().map_or_else(String::new, |u| format!(", until {u}"));
+        line(&mut out, style, "=", "suppressed", &format!("{}{until}", suppression.reason));
+    }
     let for_some = !reported.targets.is_empty() && reported.targets.len() < report.targets.len();
     if for_some {
         line(&mut out, style, "=", "for", &reported.targets.join(", "));
@@ -206,14 +239,8 @@ fn details(finding: &Finding, style: Style) -> String {
         line(&mut out, style, "|", "on the host", host);
     }
     if let Some(error) = &finding.runtime_error {
-        let code = match (&error.name, error.code) {
-            (Some(name), Some(code)) => format!("{name} ({code}): "),
-            _ => String::new(),
-        };
         // On a Jetson a refused start repeats the whole requirement; the JSON report has it all.
-        let end = error.text.char_indices().nth(ERROR_SHOWN).map_or(error.text.len(), |(at, _)| at);
-        let rest = if end < error.text.len() { " …" } else { "" };
-        line(&mut out, style, "=", "at run time", &format!("{code}{}{rest}", &error.text[..end]));
+        line(&mut out, style, "=", "at run time", &shorten(&super::error_words(error), ERROR_SHOWN));
     }
     for (index, remedy) in finding.remedies.iter().enumerate() {
         line(&mut out, style, "=", if index == 0 { "fix" } else { "or" }, remedy);
@@ -248,7 +275,7 @@ fn place(evidence: &Evidence, facts: &ImageFacts, style: Style, said: bool) -> S
 }
 
 /// `RUN pip install x` of what builders write into the history.
-fn plain_instruction(created_by: &str) -> String {
+pub(super) fn plain_instruction(created_by: &str) -> String {
     let text = created_by.trim().trim_end_matches("# buildkit").trim_end();
     let text = text.strip_prefix("/bin/sh -c #(nop)").map_or(text, str::trim_start);
     let after_shell = text.split_once("/bin/sh -c ").map(|(_, command)| command);
@@ -415,23 +442,27 @@ fn code_text(native: &[String], ptx: &[String]) -> Option<String> {
 }
 
 fn closing(report: &Report, options: Options) -> String {
-    let count = |level: Level| report.findings.iter().filter(|f| f.finding.level == level).count();
-    let plural = |n: usize, word: &str| if n == 1 { format!("1 {word}") } else { format!("{n} {word}s") };
-    let (errors, warnings, notes) = (count(Level::Error), count(Level::Warning), count(Level::Note));
+    let (errors, warnings, notes) =
+        (report.count(Level::Error), report.count(Level::Warning), report.count(Level::Note));
     let mut out = String::from("\n");
     if errors + warnings == 0 {
         out.push_str("No errors, no warnings");
     } else {
-        let _ = write!(out, "{}, {}", plural(errors, "error"), plural(warnings, "warning"));
+        let _ = write!(out, "{}, {}", super::plural(errors, "error"), super::plural(warnings, "warning"));
     }
     if notes > 0 {
         let hint = if options.verbose { "" } else { " (-v shows them)" };
-        let _ = write!(out, ", {}{hint}", plural(notes, "note"));
+        let _ = write!(out, ", {}{hint}", super::plural(notes, "note"));
+    }
+    let suppressed = report.findings.len() - report.counted().count();
+    if suppressed > 0 {
+        let hint = if options.show_suppressed { "" } else { " (--show-suppressed)" };
+        let _ = write!(out, ", {suppressed} suppressed{hint}");
     }
     out.push('.');
     if !report.passed.is_empty() && errors + warnings == 0 {
         let hint = if options.show_passed { "" } else { " (--show-passed)" };
-        let _ = write!(out, " {} held{hint}.", plural(report.passed.len(), "check"));
+        let _ = write!(out, " {} held{hint}.", super::plural(report.passed.len(), "check"));
     }
     if let Some(lowest) = &report.lowest_driver {
         let whom = if report.targets.len() > 1 { " for all targets" } else { "" };

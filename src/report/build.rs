@@ -31,25 +31,20 @@ pub fn report<'a>(
     for (target, parts) in judged {
         targets.push(judge_target(inventory, &target, parts, &mut collected, &identity));
     }
-    let order = |f: &ReportedFinding| {
-        let first = f.finding.evidence.first().cloned();
-        (
-            std::cmp::Reverse(f.finding.level),
-            f.finding.rule,
-            f.finding.component.clone(),
-            first,
-            f.targets.clone(),
-        )
+    let mut report = Report {
+        inventory,
+        repository: repository.to_owned(),
+        complete: inventory.facts.complete,
+        targets,
+        findings: collected.rows,
+        passed: Vec::new(),
+        lowest_driver,
     };
-    let mut collected = collected.rows;
-    collected.sort_by_key(order);
-    let (findings, passed): (Vec<_>, Vec<_>) =
-        collected.into_iter().partition(|f| f.finding.level > Level::Pass);
-    for target in &mut targets {
-        let stands = |f: &ReportedFinding| f.targets.contains(&target.name);
-        target.findings = findings.iter().enumerate().filter(|(_, f)| stands(f)).map(|(i, _)| i).collect();
-    }
-    Report { inventory, complete: inventory.facts.complete, targets, findings, passed, lowest_driver }
+    report.arrange();
+    let held = report.findings.partition_point(|f| f.finding.level > Level::Pass);
+    report.passed = report.findings.split_off(held);
+    report.arrange();
+    report
 }
 
 /// Findings without repetition, found again by rule and message.
@@ -130,7 +125,13 @@ fn collect(all: &mut Collected, finding: Finding, target: Option<&str>, identity
     }
     same.push(all.rows.len());
     let fingerprint = fingerprint(&finding, identity);
-    all.rows.push(ReportedFinding { finding, targets: target.into_iter().collect(), fingerprint });
+    all.rows.push(ReportedFinding {
+        finding,
+        targets: target.into_iter().collect(),
+        fingerprint,
+        suppressed: None,
+        line: None,
+    });
 }
 
 /// Of rule, repository without tag, platform, and component or path; never of target, digest or layer.

@@ -233,11 +233,38 @@ pub struct ReportedFinding {
     pub finding: Finding,
     pub targets: Vec<String>,
     pub fingerprint: String,
+    /// Somebody decided to live with it: it does not count for the exit status.
+    pub suppressed: Option<Suppression>,
+    /// The line of the Dockerfile that brought it in, where that is known.
+    pub line: Option<SourceLine>,
+}
+
+/// Why a finding does not count, and until when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suppression {
+    pub reason: String,
+    /// The last day, as `2026-12-31`.
+    pub until: Option<String>,
+}
+
+/// An instruction of a Dockerfile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceLine {
+    /// As typed.
+    pub file: String,
+    /// 1-based, both included.
+    pub start: u32,
+    pub end: u32,
+    pub instruction: String,
+    /// The image that the instruction begins with brought it in.
+    pub base: bool,
 }
 
 /// Everything that is said about one image.
 pub struct Report<'a> {
     pub inventory: &'a crate::inventory::Inventory<'a>,
+    /// The image's name without its tag.
+    pub repository: String,
     pub complete: bool,
     pub targets: Vec<TargetVerdict>,
     /// Worst first, then by rule.
@@ -252,6 +279,7 @@ impl<'a> Report<'a> {
     pub fn unjudged(inventory: &'a crate::inventory::Inventory<'a>) -> Report<'a> {
         Report {
             inventory,
+            repository: String::new(),
             complete: inventory.facts.complete,
             targets: Vec::new(),
             findings: Vec::new(),
@@ -260,8 +288,32 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// The worst level among the findings.
+    /// The worst level among the findings that count.
     pub fn worst(&self) -> Option<Level> {
-        self.findings.iter().map(|f| f.finding.level).max()
+        self.counted().map(|f| f.finding.level).max()
+    }
+
+    /// The findings that nobody suppressed.
+    pub fn counted(&self) -> impl Iterator<Item = &ReportedFinding> {
+        self.findings.iter().filter(|f| f.suppressed.is_none())
+    }
+
+    /// How many findings of a level count.
+    pub fn count(&self, level: Level) -> usize {
+        self.counted().filter(|f| f.finding.level == level).count()
+    }
+
+    /// Puts the findings into their order (worst first, then by rule) and tells every target which are its own.
+    pub fn arrange(&mut self) {
+        self.findings.sort_by_key(|f| {
+            let first = f.finding.evidence.first().cloned();
+            let level = std::cmp::Reverse(f.finding.level);
+            (level, f.finding.rule, f.finding.component.clone(), first, f.targets.clone())
+        });
+        for target in &mut self.targets {
+            let stands = |f: &ReportedFinding| f.targets.contains(&target.name);
+            target.findings =
+                self.findings.iter().enumerate().filter(|(_, f)| stands(f)).map(|(i, _)| i).collect();
+        }
     }
 }

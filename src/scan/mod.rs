@@ -18,6 +18,7 @@ mod texts;
 mod tree;
 
 pub mod cache;
+pub mod stream;
 
 use crate::facts::{Content, Entry, EntryKind, LayerFacts, LayerProblem};
 use crate::image::{Body, Error, Image, decompress, verify};

@@ -90,7 +90,7 @@ impl<R: Read> TarReader<R> {
     fn damaged(&self, what: &str) -> io::Error {
         io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("{what} at byte {} of the uncompressed layer", self.position),
+            format!("{what} at byte {} of the uncompressed tar", self.position),
         )
     }
 

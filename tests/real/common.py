@@ -159,6 +159,16 @@ def need(*commands):
         sys.exit(f"missing: {', '.join(missing)} (tests/real/run.sh installs what is needed)")
 
 
+def venv(directory, packages):
+    """The Python of a virtual environment with these packages; made again only when they changed."""
+    python, stamp = Path(directory) / "bin/python", Path(directory) / "installed"
+    if not stamp.exists() or stamp.read_text() != "\n".join(packages):
+        subprocess.run([sys.executable, "-m", "venv", "--clear", directory], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages], check=True)
+        stamp.write_text("\n".join(packages))
+    return python
+
+
 def sha256(path):
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 sys.dont_write_bytecode = True
-from common import Checks, REPO, Registry, arguments, push
+from common import Checks, REPO, Registry, arguments, push, venv
 
 PYPI = ["cyclonedx-python-lib[json-validation]==11.12.0", "kubernetes-validate==1.37.0", "in-toto-attestation==0.9.3", "selenium==4.38.0",
         "pyyaml"]
@@ -112,13 +112,7 @@ print(json.dumps(out))
 def main():
     a = arguments(__doc__)
     c = Checks("fleet.py", a.verbose)
-    venv = a.cache / "venv-fleet"
-    python = venv / "bin/python"
-    stamp = venv / "installed"
-    if not stamp.exists() or stamp.read_text() != "\n".join(PYPI):
-        subprocess.run([sys.executable, "-m", "venv", "--clear", venv], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *PYPI], check=True)
-        stamp.write_text("\n".join(PYPI))
+    python = venv(a.cache / "venv-fleet", PYPI)
 
     def run(*args):
         return subprocess.run([a.binary, *map(str, args)], capture_output=True, text=True)

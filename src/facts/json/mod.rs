@@ -56,6 +56,15 @@ pub struct ImageJson {
     pub platform: String,
     pub config: ConfigJson,
     pub layers: Vec<LayerJson>,
+    /// The history of the image config, oldest first.
+    #[serde(default)]
+    pub history: Vec<HistoryJson>,
+}
+
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug)]
+pub struct HistoryJson {
+    pub created_by: String,
+    pub empty_layer: bool,
 }
 
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default)]
@@ -234,6 +243,11 @@ pub fn image_json(image: &ImageIdentity) -> ImageJson {
             labels: config.labels.clone(),
         },
         layers: image.layers.iter().zip(0..).map(|(layer, index)| layer_json(layer, index)).collect(),
+        history: image
+            .history
+            .iter()
+            .map(|h| HistoryJson { created_by: h.created_by.clone(), empty_layer: h.empty })
+            .collect(),
     }
 }
 

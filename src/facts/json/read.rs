@@ -7,8 +7,8 @@ use super::{
 };
 use crate::facts::{
     CodeImage, CodeKind, CodePlace, CodeRow, Config, Counts, CudartCode, DeviceCode, ElfFacts, FileFacts,
-    ForwardCompatNote, ImageFacts, ImageIdentity, LayerIdentity, Link, Package, PackageFact, Place, Problem,
-    Shape,
+    ForwardCompatNote, HistoryEntry, ImageFacts, ImageIdentity, LayerIdentity, Link, Package, PackageFact,
+    Place, Problem, Shape,
 };
 use crate::names::{Digest, ImagePath, LayerIndex, Platform};
 use crate::version::{Arch, Version};
@@ -116,6 +116,11 @@ fn image_of(json: ImageJson) -> Result<ImageIdentity, String> {
             labels: json.config.labels,
         },
         layers: layers.collect::<Result<_, String>>()?,
+        history: json
+            .history
+            .into_iter()
+            .map(|h| HistoryEntry { created_by: h.created_by, empty: h.empty_layer })
+            .collect(),
     })
 }
 

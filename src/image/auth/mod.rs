@@ -78,6 +78,11 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// Where docker keeps its configuration.
+    pub fn docker_dir(&self) -> Option<PathBuf> {
+        self.docker_config.clone().or_else(|| Some(self.home.as_ref()?.join(".docker")))
+    }
+
     /// Reads the environment of this process. An empty variable counts as unset.
     pub fn of_process() -> Environment {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
@@ -170,7 +175,7 @@ fn places(typed: &Typed<'_>, environment: &Environment) -> Vec<Place> {
     }
     let below_home = |name: &str| environment.home.as_ref().map(|home| home.join(name));
     let config_home = environment.xdg_config_home.clone().or_else(|| below_home(".config"));
-    let docker = environment.docker_config.clone().or_else(|| below_home(".docker"));
+    let docker = environment.docker_dir();
     let implicit = [
         (environment.xdg_runtime_dir.as_ref().map(|dir| dir.join("containers/auth.json")), false),
         (config_home.map(|dir| dir.join("containers/auth.json")), false),

@@ -16,11 +16,16 @@ pub fn matrices(views: &[View], tool: &str) -> String {
     for (index, view) in views.iter().enumerate() {
         image(view, index, &mut body);
     }
+    page("Which GPU and driver run it", "", &body, tool)
+}
+
+/// A page around sections; `style`: what it needs beyond the heat map.
+pub(in crate::render) fn page(title: &str, style: &str, body: &str, tool: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-         <title>Which GPU and driver run it</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{body}</main>\n\
+         <title>{title}</title>\n<style>\n{STYLE}{style}</style>\n</head>\n<body>\n<main>\n{body}</main>\n\
          <footer>{}</footer>\n</body>\n</html>\n",
         markup(tool)
     )
@@ -37,6 +42,12 @@ fn image(view: &View, index: usize, out: &mut String) {
         markup(&facts.image.platform.to_string()),
         markup(&digest)
     );
+    map(view, index, out);
+    out.push_str("</section>\n");
+}
+
+/// The answer, the heat map and the reasons of one image.
+pub(in crate::render) fn map(view: &View, index: usize, out: &mut String) {
     let _ = writeln!(out, "<p class=\"answer\">{}</p>", markup(&view.closing().join(" ")));
     let groups = groups(view);
     if view.rows.is_empty() {
@@ -48,7 +59,6 @@ fn image(view: &View, index: usize, out: &mut String) {
         let _ = writeln!(out, "<p class=\"legend\">{KINDS}</p>");
     }
     reasons(view, index, &groups, out);
-    out.push_str("</section>\n");
 }
 
 /// Reasons that say the same of different hosts: rule and headline.

@@ -1,7 +1,7 @@
 //! [`View`] -> a Markdown table, for pull requests and wikis.
 
 use super::{KINDS, VERDICTS, View, symbol};
-use crate::render::style::safe;
+use crate::render::markdown::text;
 use std::fmt::Write as _;
 
 /// The whole of one image.
@@ -43,25 +43,4 @@ pub fn matrix(view: &View) -> String {
         let _ = writeln!(out, "\n{KINDS}");
     }
     out
-}
-
-/// Text of an image, without any meaning in Markdown or HTML.
-fn text(raw: &str) -> String {
-    let mut out = String::new();
-    for c in safe(raw).chars() {
-        match c {
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '&' => out.push_str("&amp;"),
-            // A broken-up mention reaches nobody.
-            '@' => out.push_str("&#64;"),
-            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '#' | '!' | '~' => {
-                out.push('\\');
-                out.push(c);
-            }
-            _ => out.push(c),
-        }
-    }
-    // What looks like an address would become a link.
-    out.replace("://", "&#58;//").replace("www.", "www&#46;")
 }
