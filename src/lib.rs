@@ -72,17 +72,16 @@ fn merged(image: &Image, scan: scan::Scan) -> Examined {
     Examined { facts, errors, layers_cached: scan.layers_cached }
 }
 
-/// Inventory -> report: every rule for every target. `repository` is the image's name without tag.
+/// Inventory -> report: every rule for every target.
 pub fn check<'a>(
     inventory: &'a Inventory<'a>,
     targets: &[Target],
     catalog: &Catalog,
-    repository: &str,
     policy: rules::Policy,
 ) -> Report<'a> {
     let judge = rules::Judge::new(inventory, catalog).with(policy);
     let judged = targets.iter().map(|t| (t.clone(), judge.target(t))).collect();
     let alone = if targets.is_empty() { judge.alone() } else { Vec::new() };
     let lowest = judge.lowest_driver(targets);
-    report::build::report(inventory, repository, judged, alone, lowest)
+    report::build::report(inventory, judged, alone, lowest)
 }

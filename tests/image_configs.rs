@@ -141,8 +141,7 @@ fn said(facts: &ImageFacts, host: &str, gpu: &str, catalog: &Catalog) -> Vec<Str
         gpus: vec![resolve_gpu(gpu, catalog).unwrap()],
         host: Host { runtime_mode: Some(RuntimeMode::Legacy), ..Host::default() },
     };
-    let report =
-        cudalint::check(&inventory, &[target], catalog, "example", cudalint::rules::Policy::default());
+    let report = cudalint::check(&inventory, &[target], catalog, cudalint::rules::Policy::default());
     let of_settings = report.findings.iter().filter(|f| {
         f.finding.level > Level::Pass && ["CUL5", "CUL60"].iter().any(|c| f.finding.rule.code.starts_with(c))
     });

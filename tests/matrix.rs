@@ -74,13 +74,8 @@ fn a_cell_equals_the_single_check() {
                 for (driver, cell) in drivers.iter().zip(row) {
                     // Each check alone: nothing of it is known from the one before.
                     let target = cross(vec![driver.clone()], vec![gpu.clone()], &host);
-                    let report = cudalint::check(
-                        &inventory,
-                        &target,
-                        &catalog,
-                        "r",
-                        cudalint::rules::Policy::default(),
-                    );
+                    let report =
+                        cudalint::check(&inventory, &target, &catalog, cudalint::rules::Policy::default());
                     let verdict = &report.targets[0];
                     let at = format!("{name}, {} on {}", gpu.typed, driver.text);
                     assert_eq!((cell.verdict, &cell.how), (verdict.verdict, &verdict.how), "{at}");

@@ -7,8 +7,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cargo build --release --locked
-target=${CARGO_TARGET_DIR:-target}
-tests/real/run.sh --binary "$target/release/cudalint" "$@"
-cargo run --release --locked --quiet --example incidents -- fixtures/incidents/public.toml
+# The program of releases: what is tested here is what people get.
+release=$(packaging/build.sh --bins --example incidents)
+tests/real/run.sh --binary "$release/cudalint" "$@"
+"$release/examples/incidents" fixtures/incidents/public.toml
 cargo test --locked --lib --tests

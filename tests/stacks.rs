@@ -103,7 +103,7 @@ fn judged<'a>(inventory: &'a Inventory<'a>, driver: &str, name: &str, catalog: &
         gpus: vec![gpu::resolve(name, catalog).unwrap()],
         host: Host::default(),
     };
-    cudalint::check(inventory, &[target], catalog, "example", cudalint::rules::Policy::default())
+    cudalint::check(inventory, &[target], catalog, cudalint::rules::Policy::default())
 }
 
 #[test]

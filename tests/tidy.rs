@@ -167,8 +167,9 @@ fn every_document_under_fixtures_is_used() {
 fn paths_that_the_documents_name_exist() {
     let pattern =
         regex::Regex::new(r"`((?:src|tests|rules|fixtures|benches|\.ci)/[A-Za-z0-9_./-]+)`").unwrap();
-    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "rules/README.md"] {
-        let text = fs::read_to_string(root().join(document)).unwrap();
+    for path in documents() {
+        let document = path.display().to_string();
+        let text = fs::read_to_string(&path).unwrap();
         for found in pattern.captures_iter(&text) {
             let path = found[1].trim_end_matches('/');
             if path.contains("NAME") {
@@ -177,4 +178,85 @@ fn paths_that_the_documents_name_exist() {
             assert!(root().join(path).exists(), "{document} names `{path}`, which does not exist");
         }
     }
+}
+
+/// What people read beside the pages of rules.
+fn documents() -> Vec<PathBuf> {
+    let named =
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "rules/README.md"].map(|n| root().join(n));
+    named.into_iter().chain(files(&root().join("docs"), ".md")).collect()
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let pattern = regex::Regex::new(r"\]\(([^)#\s]*)(#[^)\s]*)?\)").unwrap();
+    let headings = |text: &str| -> Vec<String> {
+        let heading = |l: &str| {
+            let title = l.trim_start_matches('#').trim().to_lowercase();
+            let kept = title.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+            format!("#{}", kept.collect::<String>().replace(' ', "-"))
+        };
+        text.lines().filter(|l| l.starts_with('#')).map(heading).collect()
+    };
+    let mut links = 0;
+    for path in documents().into_iter().chain(files(&root().join("rules"), ".md")) {
+        let text = fs::read_to_string(&path).unwrap();
+        for found in pattern.captures_iter(&text).filter(|f| !f[1].contains("://")) {
+            links += 1;
+            let target =
+                if found[1].is_empty() { path.clone() } else { path.parent().unwrap().join(&found[1]) };
+            assert!(target.exists(), "{} links to {}, which does not exist", path.display(), &found[1]);
+            if let Some(anchor) = found.get(2) {
+                let there = headings(&fs::read_to_string(&target).unwrap());
+                assert!(
+                    there.contains(&anchor.as_str().to_owned()),
+                    "{}: no {}",
+                    path.display(),
+                    anchor.as_str()
+                );
+            }
+        }
+    }
+    assert!(links > 200, "only {links} links");
+}
+
+/// Who pastes an error into `docs/errors.md` finds the rule that speaks of it.
+#[test]
+fn the_index_of_errors_has_every_message_of_every_page() {
+    let index = fs::read_to_string(root().join("docs/errors.md")).unwrap();
+    let row = |l: &str| {
+        let (message, rules) = l.strip_prefix("| `")?.rsplit_once("` | ")?;
+        let message = message.trim_matches(['`', ' ']).replace("\\|", "|").replace("`<br>`", " ");
+        let parts: Vec<String> = message.split('…').map(collapsed).collect();
+        Some((parts, rules.to_owned()))
+    };
+    let rows: Vec<(Vec<String>, String)> = index.lines().filter_map(row).collect();
+    assert!(rows.len() > 100);
+    let says = |line: &str, parts: &[String]| {
+        let mut rest = line;
+        parts.iter().all(|part| {
+            let at = rest.find(part.as_str());
+            rest = at.map_or("", |at| &rest[at + part.len()..]);
+            at.is_some()
+        })
+    };
+    let mut missing = Vec::new();
+    for rule in cudalint::rules::RULES {
+        let page = fs::read_to_string(root().join(format!("rules/{}.md", rule.id.name))).unwrap();
+        let Some((_, after)) = page.split_once("## What you would see at run time") else { continue };
+        let section = after.split("\n## ").next().unwrap();
+        let blocks = section.split("```text\n").skip(1).filter_map(|b| b.split("\n```").next());
+        for block in blocks {
+            // Long messages are wrapped on the page.
+            let said = collapsed(&block.replace('…', " "));
+            if !rows.iter().any(|(parts, rules)| rules.contains(rule.id.code) && says(&said, parts)) {
+                missing.push(format!("{}: {said}", rule.id.code));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "docs/errors.md lacks\n{}", missing.join("\n"));
+}
+
+fn collapsed(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -108,8 +108,7 @@ fn judge(asked: &Asked, catalog: &Catalog) -> Judged {
     let facts = image::facts(&asked.image, &asked.host, catalog);
     let inventory = inventory::build(&facts, catalog);
     let targets: Vec<_> = host::target(&asked.host, catalog).into_iter().collect();
-    let report =
-        cudalint::check(&inventory, &targets, catalog, "incident", cudalint::rules::Policy::default());
+    let report = cudalint::check(&inventory, &targets, catalog, cudalint::rules::Policy::default());
     if std::env::var_os("INCIDENT").is_some_and(|id| id == asked.id.as_str()) {
         explain(&report);
     }

@@ -62,7 +62,7 @@ pub(super) fn run(args: &AttachArgs) -> Result<u8, Error> {
 /// The same report as a check's.
 fn report(loaded: &Loaded, targets: &[crate::target::Target], catalog: &Catalog) -> Result<String, Error> {
     let inventory = inventory::build(&loaded.facts, catalog);
-    let report = crate::check(&inventory, targets, catalog, &loaded.repository, Policy::default());
+    let report = crate::check(&inventory, targets, catalog, Policy::default());
     let context = Context { tool: load::tool(catalog), timing: None, as_of: output::as_of(None)? };
     Ok(pretty(&json::report(&report, &context)))
 }

@@ -61,7 +61,7 @@ pub(super) fn run(args: &CheckArgs, config: Config) -> Result<u8, Error> {
             as_of: as_of.clone(),
         };
         let inventory = inventory::build(&loaded.facts, &catalog);
-        let mut report = crate::check(&inventory, &targets, &catalog, &loaded.repository, policy.clone());
+        let mut report = crate::check(&inventory, &targets, &catalog, policy.clone());
         let own = gate.ignores.len();
         heed_label(&mut gate, &inventory, args);
         gate.apply(&mut report);
@@ -116,6 +116,9 @@ fn document(format: Format, args: &CheckArgs, style: Style, several: bool) -> Op
     })
 }
 
+/// Findings of one image up to which its page shows all drivers and GPUs too: beyond it they are all the same trouble.
+const MAPPED_FINDINGS_MAX: usize = 500;
+
 /// The page shows all drivers and GPUs beside the targets.
 fn add_to_page(
     page: &mut html::Page,
@@ -124,12 +127,16 @@ fn add_to_page(
     inventory: &Inventory,
     catalog: &Catalog,
 ) -> Result<(), Error> {
+    if report.findings.len() > MAPPED_FINDINGS_MAX {
+        page.add(report, context, None);
+        return Ok(());
+    }
     let drivers = matrix::drivers(&[], &context.as_of, catalog).map_err(targets::usage)?;
     let gpus =
         matrix::gpus(&[], &drivers, &inventory.facts.image.platform, catalog).map_err(targets::usage)?;
     let axes = Axes { drivers, gpus, host: Host::default() };
     let matrix = matrix::matrix(&Judge::new(inventory, catalog), &axes);
-    page.add(report, context, &View::new(&matrix, true));
+    page.add(report, context, Some(&View::new(&matrix, true)));
     Ok(())
 }
 

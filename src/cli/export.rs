@@ -52,12 +52,10 @@ pub(super) fn document(
                 Error::usage("the image has no CUDA runtime of known version to ask a driver for")
             })
         }
-        ExportForm::Cyclonedx => Ok(pretty(&cyclonedx::bom(&inventory, &loaded.repository, &tool))),
-        ExportForm::InToto => {
-            statement::statement(&inventory, &loaded.repository, &tool).map(|s| pretty(&s)).ok_or_else(|| {
-                Error::usage("an in-toto statement speaks of a digest, and this image has none")
-                    .hint("name it by registry, OCI layout or archive")
-            })
-        }
+        ExportForm::Cyclonedx => Ok(pretty(&cyclonedx::bom(&inventory, &tool))),
+        ExportForm::InToto => statement::statement(&inventory, &tool).map(|s| pretty(&s)).ok_or_else(|| {
+            Error::usage("an in-toto statement speaks of a digest, and this image has none")
+                .hint("name it by registry, OCI layout or archive")
+        }),
     }
 }

@@ -23,7 +23,6 @@ pub(super) struct Loaded {
     pub(super) facts: ImageFacts,
     pub(super) timing: TimingJson,
     pub(super) errors: Vec<Error>,
-    pub(super) repository: String,
 }
 
 /// The images or the facts documents that were typed; an error where neither or both are there.
@@ -110,18 +109,16 @@ fn from_document(file: &Path) -> Result<Loaded, Error> {
         .take(limits::FACTS_BYTES_MAX)
         .read_to_end(&mut bytes)
         .map_err(|e| Error::usage(format!("facts document `{name}`: {e}")))?;
-    let facts = json::read(&bytes).map_err(|e| Error::usage(format!("facts document `{name}`: {e}")))?;
-    let reference = facts.image.reference.clone();
-    let repository = match Source::parse(&reference) {
-        Ok(Source::Registry(name)) => name.repository_name(),
-        _ => reference,
-    };
+    let mut facts = json::read(&bytes).map_err(|e| Error::usage(format!("facts document `{name}`: {e}")))?;
+    let reference = &facts.image.reference;
+    facts.image.repository =
+        Source::parse(reference).map_or_else(|_| reference.clone(), |source| source.repository());
     let counts = facts.counts;
     let timing = TimingJson { files: counts.files, elf_files: counts.elf_files, ..TimingJson::default() };
     let missing =
         || Error::look(format!("facts document `{name}`: a layer could not be read when it was made"));
     let errors = if facts.complete { Vec::new() } else { vec![missing().hint("scan the image again")] };
-    Ok(Loaded { facts, timing, errors, repository })
+    Ok(Loaded { facts, timing, errors })
 }
 
 fn from_image(typed: &str, args: &SourceArgs, output: &OutputArgs) -> Result<Loaded, Error> {
@@ -160,7 +157,7 @@ fn from_image(typed: &str, args: &SourceArgs, output: &OutputArgs) -> Result<Loa
         layers_cached: examined.layers_cached,
         spills: counts.spills,
     };
-    Ok(Loaded { facts: examined.facts, timing, errors: examined.errors, repository: image.repository })
+    Ok(Loaded { facts: examined.facts, timing, errors: examined.errors })
 }
 
 pub(super) fn open_options(args: &SourceArgs) -> Result<OpenOptions, Error> {

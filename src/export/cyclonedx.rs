@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// The document: no serial number and no date, so that the same image gives the same bytes.
-pub fn bom(inventory: &Inventory, repository: &str, tool: &ToolJson) -> Value {
+pub fn bom(inventory: &Inventory, tool: &ToolJson) -> Value {
     let image = &inventory.facts.image;
     let version = image.digest.as_ref().map(ToString::to_string);
+    let repository = image.repository.as_str();
     let name = repository.rsplit('/').next().unwrap_or(repository);
     let mut subject = json!({ "type": "container", "name": repository, "bom-ref": "image" });
     if let Some(digest) = &version {

@@ -11,7 +11,7 @@ pub const MEDIA_TYPE: &str = "application/vnd.in-toto+json";
 pub const PREDICATE_TYPE: &str = "urn:cudalint:attestation:cuda-requirements:v1";
 
 /// The statement. `None` where the image has no digest to speak of, as a directory has none.
-pub fn statement(inventory: &Inventory, repository: &str, tool: &ToolJson) -> Option<Value> {
+pub fn statement(inventory: &Inventory, tool: &ToolJson) -> Option<Value> {
     let image = &inventory.facts.image;
     let digest = image.digest.as_ref()?;
     let requirements = &inventory.requirements;
@@ -50,7 +50,7 @@ pub fn statement(inventory: &Inventory, repository: &str, tool: &ToolJson) -> Op
         .collect();
     Some(json!({
         "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{ "name": repository, "digest": { digest.algorithm(): digest.hex() } }],
+        "subject": [{ "name": image.repository, "digest": { digest.algorithm(): digest.hex() } }],
         "predicateType": PREDICATE_TYPE,
         "predicate": {
             "scanner": { "name": tool.name, "version": tool.version, "facts": tool.facts },

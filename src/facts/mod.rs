@@ -289,6 +289,8 @@ pub enum PackageOrigin {
 pub struct ImageIdentity {
     /// As typed.
     pub reference: String,
+    /// The image's name without tag and digest: what fingerprints rest on.
+    pub repository: String,
     /// Digest of the manifest; `None` for directories and single files.
     pub digest: Option<Digest>,
     pub platform: Platform,

@@ -67,9 +67,8 @@ pub struct Gate {
 impl Gate {
     /// Sets levels and suppressions.
     pub fn apply(&mut self, report: &mut Report) {
-        let reference = report.inventory.facts.image.reference.clone();
-        let repository = report.repository.clone();
-        let names = [reference.as_str(), repository.as_str()];
+        let image = &report.inventory.facts.image;
+        let names = [image.reference.as_str(), image.repository.as_str()];
         for ignore in &mut self.ignores {
             ignore.saw(&names);
         }

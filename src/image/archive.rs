@@ -388,15 +388,12 @@ fn open_docker(
         identities.push(LayerIdentity { digest, size: Some(size), ..LayerIdentity::default() });
         layers.push(layer);
     }
-    let identity = manifest::identity(reference, None, &config, identities)?;
-    let repository =
-        image.repo_tags.iter().flatten().next().and_then(|t| t.rsplit_once(':')).map(|(r, _)| r.to_owned());
-    Ok(Image {
-        identity,
-        layers,
-        store: None,
-        repository: repository.unwrap_or_else(|| reference.to_owned()),
-    })
+    let mut identity = manifest::identity(reference, None, &config, identities)?;
+    let tag = image.repo_tags.iter().flatten().next();
+    // As `podman save` and `docker save` write it, whichever of the short forms it is.
+    identity.repository =
+        tag.and_then(|t| Reference::parse(t).ok()).map(|r| r.repository_name()).unwrap_or_default();
+    Ok(Image { identity, layers, store: None })
 }
 
 fn select_docker<'a>(

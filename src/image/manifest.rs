@@ -262,6 +262,8 @@ pub fn identity(
     }
     Ok(ImageIdentity {
         reference: reference.to_owned(),
+        // The source knows it.
+        repository: String::new(),
         digest,
         platform,
         config: runtime(json.config.unwrap_or_default()),

@@ -122,8 +122,6 @@ pub struct Image {
     pub identity: ImageIdentity,
     layers: Vec<LayerSource>,
     store: Option<Box<dyn BlobStore>>,
-    /// What to call the image without its tag, in fingerprints.
-    pub repository: String,
 }
 
 enum LayerSource {
@@ -151,14 +149,12 @@ impl Image {
     /// Opens what `source` names: manifests and config are read, layers are not.
     pub fn open(source: &Source, options: &OpenOptions) -> Result<Image, Error> {
         let reference = source.to_string();
-        match source {
+        let opened = match source {
             Source::Registry(name) => {
                 let registry = registry::Registry::connect(name, &options.registry)?;
                 let wanted = name.digest.as_ref().map(|d| d.as_str().to_owned()).or_else(|| name.tag.clone());
                 let top = registry.manifest(&wanted.unwrap_or_else(|| "latest".to_owned()))?;
-                let mut image = Image::from_store(&reference, top, Box::new(registry), options)?;
-                image.repository = name.repository_name();
-                Ok(image)
+                Image::from_store(&reference, top, Box::new(registry), options)
             }
             Source::OciLayout { dir, select } => {
                 let store = layout::Layout::open(dir)?;
@@ -178,7 +174,16 @@ impl Image {
             }
             Source::Directory(dir) => Ok(Image::local(&reference, LayerSource::Directory(dir.clone()))),
             Source::SingleFile(file) => Ok(Image::local(&reference, LayerSource::SingleFile(file.clone()))),
+        };
+        opened.map(|image| image.of(source))
+    }
+
+    /// Its name without tag is the one that the archive gives, else that of the source.
+    fn of(mut self, source: &Source) -> Image {
+        if self.identity.repository.is_empty() {
+            self.identity.repository = source.repository();
         }
+        self
     }
 
     fn local(reference: &str, layer: LayerSource) -> Image {
@@ -187,7 +192,7 @@ impl Image {
             layers: vec![LayerIdentity::default()],
             ..ImageIdentity::default()
         };
-        Image { identity, layers: vec![layer], store: None, repository: reference.to_owned() }
+        Image { identity, layers: vec![layer], store: None }
     }
 
     fn from_store(
@@ -227,7 +232,7 @@ impl Image {
             )));
         }
         let layers = layers.into_iter().map(LayerSource::Blob).collect();
-        Ok(Image { identity, layers, store: None, repository: reference.to_owned() })
+        Ok(Image { identity, layers, store: None })
     }
 
     /// The image of an archive that came as a stream and has passed by.
@@ -236,14 +241,9 @@ impl Image {
         passed: &archive::Passed,
         options: &OpenOptions,
     ) -> Result<Image, Error> {
-        let mut image =
+        let image =
             archive::open_passed(&source.to_string(), passed, &source.place(), options.platform.as_ref())?;
-        if let Source::Engine { name, .. } = source
-            && let Ok(name) = reference::Reference::parse(name)
-        {
-            image.repository = name.repository_name();
-        }
-        Ok(image)
+        Ok(image.of(source))
     }
 
     /// The name that a layer had in an archive that has passed by.

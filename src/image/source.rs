@@ -83,6 +83,21 @@ impl Source {
         Reference::parse(text).map(Source::Registry)
     }
 
+    /// The image's name without tag or digest, for fingerprints.
+    pub fn repository(&self) -> String {
+        match self {
+            Source::Registry(name) => name.repository_name(),
+            Source::Engine { name, .. } => {
+                let reference = if is_id(name) { None } else { Reference::parse(name).ok() };
+                reference.map_or_else(|| name.clone(), |reference| reference.repository_name())
+            }
+            Source::OciLayout { dir, .. } => format!("oci:{}", dir.display()),
+            Source::OciArchive { file, .. } => format!("oci-archive:{}", file.display()),
+            Source::DockerArchive { file, .. } => format!("docker-archive:{}", file.display()),
+            Source::Directory(_) | Source::SingleFile(_) | Source::Stdin => self.to_string(),
+        }
+    }
+
     /// What to call it in the middle of a sentence.
     pub fn place(&self) -> String {
         match self {
@@ -128,11 +143,15 @@ impl Source {
     }
 }
 
-/// The name goes to programs and into addresses: it must look like one, or like an image's id.
+/// An image's id in an engine, whole or its beginning.
+fn is_id(name: &str) -> bool {
+    let hex = name.strip_prefix("sha256:").unwrap_or(name);
+    hex.len() >= 7 && hex.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// The name goes to programs and into addresses: it must look like one, or like an id.
 fn held(engine: Engine, name: &str) -> Result<Source, Error> {
-    let is_id = name.len() >= 7 && name.bytes().all(|b| b.is_ascii_hexdigit())
-        || name.strip_prefix("sha256:").is_some_and(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
-    if !is_id {
+    if !is_id(name) {
         Reference::parse(name)?;
     }
     Ok(Source::Engine { engine, name: name.to_owned() })

@@ -61,7 +61,7 @@ fn row(reported: &ReportedFinding, ordinal: usize, report: &Report) -> Value {
 }
 
 fn in_image(reported: &ReportedFinding, report: &Report) -> String {
-    let name = report.repository.rsplit('/').next().unwrap_or("image");
+    let name = report.inventory.facts.image.repository.rsplit('/').next().unwrap_or("image");
     let path = reported.finding.evidence.first().map_or("", |e| e.place.path.as_str());
     safe(format!("{name}/{}", path.trim_start_matches('/')).trim_end_matches('/'))
 }

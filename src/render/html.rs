@@ -21,8 +21,8 @@ pub struct Page {
 }
 
 impl Page {
-    /// One image; `view`: its heat map.
-    pub fn add(&mut self, report: &Report, context: &Context, view: &View) {
+    /// One image; `view`: its heat map, where there is one.
+    pub fn add(&mut self, report: &Report, context: &Context, view: Option<&View>) {
         let index = self.images;
         self.images += 1;
         self.tool = format!(
@@ -51,8 +51,10 @@ impl Page {
         verdicts(report, index, out);
         findings(report, index, out);
         stack(report, out);
-        out.push_str("<h2>All drivers and GPUs</h2>\n");
-        heatmap::map(view, index, out);
+        if let Some(view) = view {
+            out.push_str("<h2>All drivers and GPUs</h2>\n");
+            heatmap::map(view, index, out);
+        }
         layers(report, out);
         out.push_str("</section>\n");
     }

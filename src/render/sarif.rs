@@ -59,6 +59,7 @@ fn run(report: &Report, context: &Context, all: &[RuleDoc]) -> Value {
             "fullName": format!("cudalint {}", context.tool.version),
             "version": context.tool.version,
             "semanticVersion": context.tool.version,
+            "informationUri": env!("CARGO_PKG_HOMEPAGE"),
             "rules": rules.iter().map(|r| rule(r)).collect::<Vec<_>>(),
         } },
         // What stands before the last slash is the category: uploads of other images do not close these alerts.
@@ -79,7 +80,7 @@ fn run(report: &Report, context: &Context, all: &[RuleDoc]) -> Value {
 
 fn category(report: &Report) -> String {
     let platform = report.inventory.facts.image.platform.to_string();
-    uri(&format!("{} {platform}", report.repository).replace(['/', ' '], "-"))
+    uri(&format!("{} {platform}", report.inventory.facts.image.repository).replace(['/', ' '], "-"))
 }
 
 fn notifications(report: &Report, shown: usize) -> Vec<Value> {
@@ -139,7 +140,7 @@ fn result(reported: &ReportedFinding, ordinal: usize, rules: &[&RuleDoc], report
         "message": { "text": message(reported, report) },
         "locations": [location(reported, report)],
         "partialFingerprints": { "primaryLocationLineHash": format!("{hash}:{ordinal}") },
-        "properties": { "targets": reported.targets, "component": finding.component },
+        "properties": { "targets": reported.targets, "component": finding.component.as_deref().map(safe) },
     });
     let Some(object) = result.as_object_mut() else { return result };
     let inside = |e: &&Evidence| !e.place.path.is_root();
@@ -217,7 +218,7 @@ fn location(reported: &ReportedFinding, report: &Report) -> Value {
 }
 
 fn in_image(evidence: &Evidence, report: &Report) -> Value {
-    let name = report.repository.rsplit('/').next().unwrap_or("image");
+    let name = report.inventory.facts.image.repository.rsplit('/').next().unwrap_or("image");
     let path = evidence.place.path.as_str().trim_start_matches('/');
     let path = if path.is_empty() { name.to_owned() } else { format!("{name}/{path}") };
     json!({
@@ -232,7 +233,7 @@ fn in_image(evidence: &Evidence, report: &Report) -> Value {
 fn logical(evidence: &Evidence, report: &Report) -> Value {
     let digest = report.inventory.facts.image.digest.as_ref();
     let digest = digest.map_or_else(String::new, |d| format!("@{d}"));
-    let name = format!("{}{digest}:{}", report.repository, evidence.place.path);
+    let name = format!("{}{digest}:{}", report.inventory.facts.image.repository, evidence.place.path);
     json!({ "fullyQualifiedName": safe(&name), "kind": "resource" })
 }
 

@@ -50,7 +50,8 @@ pub fn safe(text: &str) -> String {
             out.push(c);
         }
     }
-    out
+    // GitHub's runner takes it for a command wherever it stands in a line.
+    out.replace("##[", "## [")
 }
 
 /// Text without any meaning in HTML, SVG or XML.
@@ -96,6 +97,7 @@ mod tests {
 
     #[test]
     fn nothing_of_an_image_reaches_the_terminal_as_a_control_sequence() {
+        assert_eq!(safe("##[error]x"), "## [error]x");
         assert_eq!(safe("a\x1b[31mb\u{202e}c\nd"), "a\\u{1b}[31mb\\u{202e}c d");
         assert_eq!(shorten("abcdef", 4), "abc…");
         assert_eq!(bytes(6_123_000_000), "6.1 GB");

@@ -14,16 +14,16 @@ pub struct Judged {
     pub findings: Vec<Finding>,
 }
 
-/// Puts a report together. `repository` is the image's name without tag, for fingerprints.
+/// Puts a report together.
 pub fn report<'a>(
     inventory: &'a Inventory<'a>,
-    repository: &str,
     judged: Vec<(Target, Vec<Judged>)>,
     on_its_own: Vec<Finding>,
     lowest_driver: Option<String>,
 ) -> Report<'a> {
     let mut collected = Collected::default();
-    let identity = Identity { repository, platform: inventory.facts.image.platform.to_string() };
+    let image = &inventory.facts.image;
+    let identity = Identity { repository: &image.repository, platform: image.platform.to_string() };
     let mut targets = Vec::new();
     for finding in on_its_own {
         collect(&mut collected, finding, None, &identity);
@@ -33,7 +33,6 @@ pub fn report<'a>(
     }
     let mut report = Report {
         inventory,
-        repository: repository.to_owned(),
         complete: inventory.facts.complete,
         targets,
         findings: collected.rows,

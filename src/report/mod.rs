@@ -263,8 +263,6 @@ pub struct SourceLine {
 /// Everything that is said about one image.
 pub struct Report<'a> {
     pub inventory: &'a crate::inventory::Inventory<'a>,
-    /// The image's name without its tag.
-    pub repository: String,
     pub complete: bool,
     pub targets: Vec<TargetVerdict>,
     /// Worst first, then by rule.
@@ -279,7 +277,6 @@ impl<'a> Report<'a> {
     pub fn unjudged(inventory: &'a crate::inventory::Inventory<'a>) -> Report<'a> {
         Report {
             inventory,
-            repository: String::new(),
             complete: inventory.facts.complete,
             targets: Vec::new(),
             findings: Vec::new(),

@@ -1,5 +1,5 @@
-//! This machine -> its profile: NVML where the driver installed it, else the files of the kernel module. The only part of
-//! `target` that looks at the machine.
+//! This machine -> its profile: NVML where the driver installed it (for a static build `nvidia-smi`), else the files of the
+//! kernel module. The only part of `target` that looks at the machine.
 
 #![allow(
     clippy::disallowed_methods,
@@ -10,8 +10,8 @@ use super::outputs::{Platform, Said, SaidGpu};
 use super::profile::{RuntimeMode, toolkit_version};
 use super::{Target, TargetError, fleet, outputs};
 use crate::catalog::Catalog;
-use nvml_wrapper::Nvml;
-use nvml_wrapper::enum_wrappers::device::Brand as NvmlBrand;
+#[cfg(not(target_feature = "crt-static"))]
+use nvml_wrapper::{Nvml, enum_wrappers::device::Brand as NvmlBrand};
 use std::path::Path;
 
 /// Where the kernel module tells its version.
@@ -29,7 +29,7 @@ pub fn driver_version() -> Result<String, TargetError> {
 pub fn this_machine(catalog: &Catalog) -> Result<(Target, Vec<String>), TargetError> {
     let root = Path::new("/");
     let mut said = files(root);
-    if let Some(more) = nvml() {
+    if let Some(more) = driver_tools() {
         said = Said { driver: more.driver.or(said.driver), cuda: more.cuda, gpus: more.gpus, ..said };
     }
     profile(root, said, toolkit(), catalog)
@@ -42,8 +42,10 @@ fn profile(
     catalog: &Catalog,
 ) -> Result<(Target, Vec<String>), TargetError> {
     if said.driver.is_none() && said.cuda.is_none() {
-        let message =
-            format!("no NVIDIA driver found on this machine (no NVML, and /{} is absent)", PLACES[0]);
+        let message = format!(
+            "no NVIDIA driver found on this machine (neither NVML nor nvidia-smi answers, and /{} is absent)",
+            PLACES[0]
+        );
         let hint = "load or install the driver, or write the profile by hand; `cudalint schema targets` has its keys";
         return Err(TargetError::new(message, hint.to_owned()));
     }
@@ -100,7 +102,20 @@ fn models(dir: &Path) -> Vec<SaidGpu> {
     out
 }
 
+/// A static program can load no library: it asks the driver's own program.
+#[cfg(target_feature = "crt-static")]
+fn driver_tools() -> Option<Said> {
+    let said = std::process::Command::new("nvidia-smi").args(["-q", "-x"]).output().ok()?;
+    outputs::read(&String::from_utf8_lossy(&said.stdout)).ok().filter(|s| s.driver.is_some())
+}
+
+#[cfg(not(target_feature = "crt-static"))]
+fn driver_tools() -> Option<Said> {
+    nvml()
+}
+
 /// What the driver's own library says; `None` where it is not installed or does not start.
+#[cfg(not(target_feature = "crt-static"))]
 fn nvml() -> Option<Said> {
     let nvml = Nvml::init().ok()?;
     let mut said = Said { driver: nvml.sys_driver_version().ok(), ..Said::default() };
@@ -121,6 +136,7 @@ fn nvml() -> Option<Said> {
 }
 
 /// As `nvidia-smi -q` prints it.
+#[cfg(not(target_feature = "crt-static"))]
 fn brand(brand: NvmlBrand) -> Option<&'static str> {
     Some(match brand {
         NvmlBrand::Quadro => "Quadro",
@@ -223,6 +239,10 @@ mod tests {
     fn a_machine_without_driver_is_an_error_that_says_what_was_looked_for() {
         let dir = machine(&[("etc/hostname", "plain\n")]);
         let error = profile(dir.path(), files(dir.path()), None, &Catalog::built_in().unwrap()).unwrap_err();
-        assert!(error.message.contains("no NVML") && error.message.contains(PLACES[0]), "{}", error.message);
+        assert!(
+            error.message.contains("neither NVML") && error.message.contains(PLACES[0]),
+            "{}",
+            error.message
+        );
     }
 }

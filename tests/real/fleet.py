@@ -72,7 +72,7 @@ CONTRAST = '''
 const lin = v => { v /= 255; return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4 };
 const lum = c => { const [r, g, b] = c.match(/[0-9.]+/g).map(Number); return 0.2126 * lin(r) + 0.7152 * lin(g) + 0.0722 * lin(b) };
 let worst = 99;
-for (const e of document.querySelectorAll('td a, td span, h1, .legend, .id, th, article p, dt, dd')) {
+for (const e of document.querySelectorAll('td a, td span, h1, .legend, .id, th, article p, dt, dd, summary, .level, li, li span, li a, pre, small, code')) {
   let ground = e; while (ground && getComputedStyle(ground).backgroundColor === 'rgba(0, 0, 0, 0)') ground = ground.parentElement;
   const a = lum(getComputedStyle(e).color), b = lum(ground ? getComputedStyle(ground).backgroundColor : 'rgb(255,255,255)');
   worst = Math.min(worst, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05));
@@ -85,13 +85,14 @@ for mode in ("light", "dark"):
     d.save_screenshot(f"{shots}/{mode}.png")
     out[mode] = d.execute_script(CONTRAST)
 out["fits"] = d.execute_script("return document.documentElement.scrollWidth <= innerWidth && innerWidth <= 1280")
-out["table"] = d.execute_script("const s = document.querySelector('.scroll'); return s.scrollWidth <= s.clientWidth")
+out["table"] = d.execute_script("return [...document.querySelectorAll('.scroll')].every(s => s.scrollWidth <= s.clientWidth)")
 out["scripts"] = d.execute_script("return document.scripts.length")
 out["ground"] = d.execute_script("return getComputedStyle(document.body).backgroundColor")
 cells = d.execute_script("return document.querySelectorAll('tbody td:not(.low)').length")
 reached, failing = set(), 0
 body = d.find_element(By.TAG_NAME, "body")
-for _ in range(cells + 3):
+stops = d.execute_script("return document.querySelectorAll('a, summary, [tabindex=\"0\"]').length")
+for _ in range(stops + 3):
     d.switch_to.active_element.send_keys(Keys.TAB)
     why = d.switch_to.active_element.get_attribute("data-why")
     if why:
@@ -139,20 +140,28 @@ def main():
             options = [login, "me:pw"] if login else []
             with Registry(*options) as registry:
                 referrers(c, a, registry, login)
-        page = Path(tmp) / "matrix.html"
-        p = run("matrix", "--facts", REPO / "fixtures/facts/torch-2.5.1.json", "--as-of", "2026-11-20", "-o", f"html={page}")
-        c.ok(p.returncode == 0, "matrix html", p.stderr)
-        b = subprocess.run([python, "-c", BROWSER, str(page), tmp], capture_output=True, text=True)
-        if c.ok(b.returncode == 0, "chromium", b.stderr[-800:]):
-            seen = json.loads(b.stdout)
-            c.ok(seen["light"] >= 4.5 and seen["dark"] >= 4.5, "contrast of 4.5 in both schemes", str(seen))
-            c.ok(seen["ground"] == "rgb(20, 23, 26)", "the dark scheme is dark", seen["ground"])
-            c.ok(seen["fits"] and seen["table"], "nothing is cut at 1280 pixels", str(seen))
-            c.ok(seen["scripts"] == 0, "no script")
-            c.ok(seen["reached"] == seen["cells"], "every cell is reached by keyboard", str(seen))
-            c.ok(seen["hidden"] == 0, "a focused cell shows its reason", str(seen))
-            c.ok(seen["leads"], "a cell leads to its reason")
+        facts = ["--facts", REPO / "fixtures/facts/torch-2.5.1.json", "--as-of", "2026-11-20"]
+        hosts = ["--host-driver", "470,535", "--gpu", "h100,t4,b200"]
+        for name, command, status in (("matrix", ["matrix"], 0), ("report", ["check", *hosts], 1)):
+            page = Path(tmp) / f"{name}.html"
+            p = run(*command, *facts, "-o", f"html={page}")
+            c.ok(p.returncode == status, f"{name} html", p.stderr)
+            browser(c, python, name, page, tmp)
     sys.exit(c.end())
+
+
+def browser(c, python, name, page, tmp):
+    b = subprocess.run([python, "-c", BROWSER, str(page), tmp], capture_output=True, text=True)
+    if not c.ok(b.returncode == 0, f"{name}: chromium", b.stderr[-800:]):
+        return
+    seen = json.loads(b.stdout)
+    c.ok(seen["light"] >= 4.5 and seen["dark"] >= 4.5, f"{name}: contrast of 4.5 in both schemes", str(seen))
+    c.ok(seen["ground"] == "rgb(20, 23, 26)", f"{name}: the dark scheme is dark", seen["ground"])
+    c.ok(seen["fits"] and seen["table"], f"{name}: nothing is cut at 1280 pixels", str(seen))
+    c.ok(seen["scripts"] == 0, f"{name}: no script")
+    c.ok(seen["reached"] == seen["cells"], f"{name}: every cell is reached by keyboard", str(seen))
+    c.ok(seen["hidden"] == 0, f"{name}: a focused cell shows its reason", str(seen))
+    c.ok(seen["leads"], f"{name}: a cell leads to its reason")
 
 
 def referrers(c, a, registry, login):

@@ -6,6 +6,8 @@ pseudo-layer in place of the layers and no image settings.
 
   local      OCI layout (with tag, with @index, without), OCI archive (skopeo), docker archive (skopeo), archives on
              standard input, unpacked tree (umoci), the facts document itself (--facts)
+  engines    docker-daemon: and podman: from podman's API, by name and by id, containers-storage: by skopeo, by podman and by
+             buildah, containerd: from a containerd that is started for it; no such image, no such socket: exit 3
   registry   plain; basic authentication by --authfile, REGISTRY_AUTH_FILE, DOCKER_CONFIG, --username with
              --password-stdin; token (the same, and an anonymous one); TLS with an own CA; mutual TLS; by digest
   encodings  gzip, zstd and uncompressed layers; docker v2 schema 2 and OCI manifests; an index with two platforms and
@@ -17,6 +19,7 @@ pseudo-layer in place of the layers and no image settings.
 """
 import base64
 import copy
+import gzip
 import json
 import os
 import shutil
@@ -73,15 +76,16 @@ def compare(c, what, got, want, **kw):
 
 def main():
     a = arguments(__doc__, ("--layouts", dict(type=Path, help="directory of layouts already built, in place of building them")),
-                  ("--only", dict(action="append", choices=("local", "registries", "encodings", "faults", "cache"), help="this part only; repeatable")))
+                  ("--only", dict(action="append", choices=("local", "engines", "registries", "encodings", "faults", "cache"), help="this part only; repeatable")))
     c = Checks("sources.py", a.verbose)
-    need("skopeo", "umoci", "docker-registry", "htpasswd", "openssl", "zstd")
+    need("skopeo", "umoci", "podman", "buildah", "containerd", "ctr", "docker-registry", "htpasswd", "openssl", "zstd")
     out = a.layouts or build_corpus(a.cache, "dev1-cudart122-base", "dev4-layers", "dev5-index")
     with tempfile.TemporaryDirectory(prefix="cudalint-sources.") as t:
         t = Path(t)
         lint = Cudalint(a.binary, t / "home", c)
         base = out / "dev4-layers"                      # a layer of 22 MB and small ones: enough to be cut in the middle
         parts = {"local": lambda: [local(c, lint, t / n, out / n, n) for n in ("dev1-cudart122-base", "dev4-layers")],
+                 "engines": lambda: engines(c, lint, t / "engines", base),
                  "registries": lambda: registries(c, lint, t, base), "encodings": lambda: encodings(c, lint, t, out),
                  "faults": lambda: faults(c, lint, t, base), "cache": lambda: cache(c, lint, t, base)}
         for name, part in parts.items():
@@ -114,11 +118,12 @@ def local(c, lint, t, layout, n):
     for kind, file in (("OCI", "a.tar"), ("docker", "d.tar")):
         with open(t / file, "rb") as f:
             data = f.read()
-        r = lint("scan", "-", stdin=data)
-        if r.rc == 2 and "not supported yet" in r.err:
-            c.note(f"later {n}: {kind} archive on standard input: {r.err.strip()}")
-        elif c.ok(r.rc == 0, f"{n}: scan - with an {kind} archive", str(r)):
-            compare(c, f"{n}: {kind} archive on standard input", r.doc, want)
+        for packed, stdin in (("", data), (", compressed", gzip.compress(data, 1))):
+            r = lint("scan", "-", stdin=stdin)
+            if c.ok(r.rc == 0, f"{n}: scan - with an {kind} archive{packed}", str(r)):
+                compare(c, f"{n}: {kind} archive on standard input{packed}", r.doc, want)
+        r = lint("scan", "-", stdin=data[:len(data) * 2 // 3])
+        fails(c, r, f"{n}: {kind} archive on standard input, cut", ("standard input",))
     mkimage().docker_archive(str(layout), tag, str(t / "legacy.tar"))
     for ref in (f"docker-archive:{t}/legacy.tar", f"{t}/legacy.tar"):
         compare(c, f"{n}: docker archive of the old form", lint.facts(ref), want)
@@ -140,6 +145,56 @@ def local(c, lint, t, layout, n):
         c.eq((two.rc, two.out), (one.rc, one.out), f"{n}: check --facts {' '.join(args)} equals check of the image")
     one, two = (lint("scan", "--no-timing", f"oci:{layout}", "-j", j).out for j in ("1", "4"))
     c.eq(one == two, True, f"{n}: one job and four jobs give the same bytes")
+
+
+def engines(c, lint, t, layout):
+    t.mkdir()
+    want = lint.facts(f"oci:{layout}")
+    name = "docker.io/example/x:1"
+    store = t / "storage.conf"
+    store.write_text(f'[storage]\ndriver = "vfs"\nrunroot = "{t}/run"\ngraphroot = "{t}/graph"\n')
+    env = {"CONTAINERS_STORAGE_CONF": str(store), "XDG_RUNTIME_DIR": str(t)}
+    os.environ.update(env)
+    push(without_zstd(layout, tag_of(layout), t), f"docker-archive:{t}/d.tar:{name}")
+    push(f"docker-archive:{t}/d.tar", f"containers-storage:{name}")
+    socket = t / "podman.sock"
+    service = subprocess.Popen(["podman", "--cgroup-manager=cgroupfs", "system", "service", "--time=0", f"unix://{socket}"],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    (t / "c.toml").write_text(f'version = 2\nroot = "{t}/croot"\nstate = "{t}/cstate"\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
+                              f'[grpc]\n  address = "{t}/c.sock"\n')
+    containerd = subprocess.Popen(["containerd", "--config", t / "c.toml"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        waited(socket, t / "c.sock")
+        push(f"docker-archive:{t}/d.tar", f"oci-archive:{t}/o.tar:{name}")
+        subprocess.run(["ctr", "--address", f"{t}/c.sock", "images", "import", "--no-unpack", f"{t}/o.tar"], check=True, stdout=subprocess.DEVNULL)
+        image = subprocess.run(["podman", "images", "--quiet", "--no-trunc"], check=True, capture_output=True, text=True).stdout.strip()
+        at = {"DOCKER_HOST": f"unix://{socket}", "CONTAINER_HOST": f"unix://{socket}", "CONTAINERD_ADDRESS": f"{t}/c.sock", **env}
+        for ref in (f"docker-daemon:{name}", "podman:example/x:1", f"podman:{image}", "containers-storage:example/x:1", "containerd:example/x:1"):
+            compare(c, f"engines: {ref}", lint.facts(ref, **at), want)
+        for program in ("podman", "buildah"):
+            alone = t / f"only-{program}"
+            alone.mkdir()
+            (alone / program).symlink_to(shutil.which(program))
+            compare(c, f"engines: containers-storage by {program}", lint.facts(f"containers-storage:{name}", **at | {"PATH": str(alone)}), want)
+        for ref in ("docker-daemon", "podman", "containers-storage", "containerd"):
+            fails(c, lint("scan", f"{ref}:example/absent:1", **at), f"engines: {ref}, no such image", ("example/absent:1",))
+        nowhere = {"DOCKER_HOST": "unix:///nowhere.sock", "CONTAINER_HOST": "unix:///nowhere.sock", "PATH": "/nowhere", **env}
+        for ref in ("docker-daemon", "podman", "containers-storage", "containerd"):
+            fails(c, lint("scan", f"{ref}:example/x:1", **nowhere), f"engines: {ref}, nobody there")
+        # the second time everything comes from the cache
+        cached = [lint("check", f"podman:{name}", "--cache-dir", t / "cache", "-f", "json", cache=True, **at) for _ in (1, 2)]
+        c.eq([r.doc["timing"]["layers_cached"] for r in cached], [0, len(want["image"]["layers"])], "engines: layers from the cache")
+    finally:
+        for p in (service, containerd):
+            p.terminate()
+            p.wait(20)
+
+
+def waited(*sockets):
+    for _ in range(200):
+        if all(s.exists() for s in sockets):
+            return
+        time.sleep(0.1)
 
 
 def without_zstd(layout, tag, t):

@@ -106,6 +106,8 @@ fn image_of(json: ImageJson) -> Result<ImageIdentity, String> {
     });
     Ok(ImageIdentity {
         reference: json.reference,
+        // Not in the document, which says the same of an image wherever it was read; it follows from the reference.
+        repository: String::new(),
         digest: digest(json.digest)?,
         platform: Platform::parse(&json.platform).unwrap_or_default(),
         config: Config {
