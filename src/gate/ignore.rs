@@ -19,7 +19,7 @@ pub struct Ignore {
     pub target: Option<TargetScope>,
     /// It covered a finding.
     used: bool,
-    /// An image within its scope was looked at.
+    /// An image within its scope was judged for a target within it.
     seen: bool,
 }
 
@@ -97,9 +97,10 @@ impl Ignore {
         Suppression { reason: self.reason.clone(), until: self.expires.clone() }
     }
 
-    /// Takes note of an image that is looked at.
-    pub(super) fn saw(&mut self, names: &[&str]) {
-        self.seen |= self.fits_image(names);
+    /// Takes note of an image that is looked at, if it and one of its targets are within the scope.
+    pub(super) fn saw(&mut self, report: &Report, names: &[&str]) {
+        let target = self.target.as_ref().is_none_or(|scope| report.targets.iter().any(|t| scope.fits(t)));
+        self.seen |= target && self.fits_image(names);
     }
 
     fn fits_image(&self, names: &[&str]) -> bool {

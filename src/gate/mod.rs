@@ -70,7 +70,7 @@ impl Gate {
         let image = &report.inventory.facts.image;
         let names = [image.reference.as_str(), image.repository.as_str()];
         for ignore in &mut self.ignores {
-            ignore.saw(&names);
+            ignore.saw(report, &names);
         }
         let mut out = Vec::new();
         for mut finding in std::mem::take(&mut report.findings) {

@@ -36,14 +36,12 @@ impl Page {
             "<section aria-labelledby=\"p{index}\">\n<h1 id=\"p{index}\">{}</h1>",
             text(&image.reference)
         );
-        let size = image.layers.iter().filter_map(|l| l.size).fold(0, u64::saturating_add);
         let digest = image.digest.as_ref().map_or_else(String::new, ToString::to_string);
         let _ = writeln!(
             out,
-            "<p class=\"id\">{} {digest} {} layers, {}</p>",
+            "<p class=\"id\">{} {digest} {}</p>",
             text(&image.platform.to_string()),
-            image.layers.len(),
-            bytes(size)
+            super::layers_words(image)
         );
         if !report.complete {
             out.push_str("<p class=\"answer\">A part of the image could not be read; what it holds is not judged.</p>\n");

@@ -3,7 +3,7 @@
 //! A step's summary may have 1 MiB; over that nothing of it is shown
 //! (<https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands>).
 
-use super::style::{bytes, markup, safe, shorten};
+use super::style::{markup, safe, shorten};
 use super::{Context, Document};
 use crate::report::{Level, Report, ReportedFinding, TargetVerdict, Verdict};
 use std::fmt::Write as _;
@@ -138,14 +138,12 @@ impl Summary {
 fn head(report: &Report, context: &Context) -> String {
     let image = &report.inventory.facts.image;
     let mut out = format!("### {}\n\n", text(&image.reference));
-    let size = image.layers.iter().filter_map(|l| l.size).fold(0, u64::saturating_add);
     let digest = image.digest.as_ref().map_or_else(String::new, |d| format!(" · {}", d.short()));
     let _ = writeln!(
         out,
-        "{}{digest} · {} layers, {} · cudalint {}, facts of {}\n",
+        "{}{digest} · {} · cudalint {}, facts of {}\n",
         text(&image.platform.to_string()),
-        image.layers.len(),
-        bytes(size),
+        super::layers_words(image),
         context.tool.version,
         text(&context.tool.facts)
     );

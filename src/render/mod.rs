@@ -84,6 +84,13 @@ pub struct Context {
     pub as_of: String,
 }
 
+/// `14 layers, 6.1 GB`, where their size is known.
+fn layers_words(image: &ImageIdentity) -> String {
+    let size = image.layers.iter().filter_map(|l| l.size).fold(0, u64::saturating_add);
+    let layers = plural(image.layers.len(), "layer");
+    if size > 0 { format!("{layers}, {}", style::bytes(size)) } else { layers }
+}
+
 /// `1 error`, `2 errors`.
 fn plural(count: usize, word: &str) -> String {
     if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }

@@ -1,7 +1,7 @@
 //! [`Report`] -> what a person reads: first the verdict per target, then findings as a compiler prints them, then the
 //! stack side by side, then what to do next. Without colour it says the same.
 
-use super::style::{Style, bytes, safe, shorten};
+use super::style::{Style, safe, shorten};
 use super::{Context, Document};
 use crate::facts::ImageFacts;
 use crate::inventory::{Component, ComponentKind, Linkage};
@@ -79,11 +79,7 @@ fn header(report: &Report, context: &Context, style: Style) -> String {
 
 fn cost(facts: &ImageFacts, context: &Context) -> String {
     let layers = facts.image.layers.len();
-    let mut parts = vec![if layers == 1 { "1 layer".to_owned() } else { format!("{layers} layers") }];
-    let size = facts.image.layers.iter().filter_map(|l| l.size).fold(0, u64::saturating_add);
-    if size > 0 {
-        parts.push(bytes(size));
-    }
+    let mut parts = vec![super::layers_words(&facts.image)];
     let Some(timing) = &context.timing else { return parts.join(", ") };
     let seconds = format!("{}.{:02} s", timing.total_ms / 1000, timing.total_ms % 1000 / 10);
     let cached = match timing.layers_cached {
@@ -354,11 +350,8 @@ fn rows(report: &Report) -> Vec<Row> {
     }
     let code = code_text(&inventory.requirements.native, &inventory.requirements.jit_from);
     if let Some(image) = code {
-        let gpus: Vec<&str> =
-            report.targets.iter().flat_map(|t| t.gpus.iter().map(|g| g.describe.as_str())).collect();
-        let mut gpus: Vec<String> = gpus.into_iter().map(str::to_owned).collect();
-        gpus.dedup();
-        out.push(Row { name: "GPU code".to_owned(), image, asks: String::new(), host: gpus.join(", ") });
+        let gpus = report.targets.iter().flat_map(|t| t.gpus.iter().map(|g| g.describe.as_str()));
+        out.push(Row { name: "GPU code".to_owned(), image, asks: String::new(), host: listed(gpus) });
     }
     out
 }
@@ -424,9 +417,18 @@ fn row(name: &str, components: &[&Component], report: &Report) -> Row {
 
 /// `535.183.01, by minor-version compatibility`.
 fn hosts(report: &Report) -> String {
-    let mut drivers: Vec<String> = report.targets.iter().filter_map(|t| t.driver.clone()).collect();
-    drivers.dedup();
-    drivers.join(", ")
+    listed(report.targets.iter().filter_map(|t| t.driver.as_deref()))
+}
+
+/// Each once, in the order of their first mention.
+fn listed<'t>(texts: impl Iterator<Item = &'t str>) -> String {
+    let mut out: Vec<&str> = Vec::new();
+    for text in texts {
+        if !out.contains(&text) {
+            out.push(text);
+        }
+    }
+    out.join(", ")
 }
 
 fn code_text(native: &[String], ptx: &[String]) -> Option<String> {
