@@ -6,6 +6,8 @@
 # Needs maturin and wheel (from PyPI) on PATH, and dpkg-deb. The same commit and compiler give
 # the same archive and package: dates are that of the commit.
 set -euo pipefail
+# Modes go into the packages.
+umask 022
 cd "$(dirname "$0")/.."
 out=$(mkdir -p "$1" && cd "$1" && pwd)
 . packaging/static.env
