@@ -11,8 +11,9 @@ umask 022
 cd "$(dirname "$0")/.."
 out=$(mkdir -p "$1" && cd "$1" && pwd)
 . packaging/static.env
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
-export SOURCE_DATE_EPOCH
+epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+# Set, it would make cargo build everything once more.
+unset SOURCE_DATE_EPOCH
 
 binary=$(packaging/build.sh --bins)/cudalint
 version=$("$binary" --version | cut -d' ' -f2)
@@ -34,7 +35,7 @@ install -Dm755 "$binary" "$tree/cudalint"
 install -m644 README.md CHANGELOG.md LICENSE-APACHE LICENSE-MIT "$tree"
 "$binary" man "$tree/man"
 completions "$tree/completions"
-tar --create --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" --directory "$work" "$name" |
+tar --create --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$epoch" --directory "$work" "$name" |
   gzip --no-name --best >"$out/$name.tar.gz"
 
 case $machine in x86_64) debian=amd64 ;; aarch64) debian=arm64 ;; *) debian=$machine ;; esac
@@ -66,7 +67,7 @@ Description: says whether a container image's GPU software will work on given ho
  Reads the layers of a container image without running it, finds CUDA libraries
  and GPU code, and judges them against driver, GPU and container runtime.
 CONTROL
-dpkg-deb --build --root-owner-group "$root" "$out/cudalint_${version}_$debian.deb" >/dev/null
+SOURCE_DATE_EPOCH=$epoch dpkg-deb --build --root-owner-group "$root" "$out/cudalint_${version}_$debian.deb" >/dev/null
 
 echo "== wheel"
 maturin build --quiet --release --features static --target "$CARGO_BUILD_TARGET" --compatibility manylinux_2_17 --out "$work/wheel"

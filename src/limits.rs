@@ -10,6 +10,8 @@ pub const INDEX_DEPTH_MAX: usize = 4;
 pub const LAYERS_MAX: usize = 512;
 /// Entries (files, directories, links) per layer.
 pub const LAYER_ENTRIES_MAX: usize = 2_000_000;
+/// Entries of all layers of an image together (150,000 seen).
+pub const IMAGE_ENTRIES_MAX: usize = 4_000_000;
 /// Uncompressed bytes per layer.
 pub const LAYER_BYTES_MAX: u64 = 128 << 30;
 /// A sparse file with its holes, bytes: the holes cost time though nothing is stored.

@@ -222,6 +222,13 @@ pub fn oci_architecture(name: &str) -> &str {
     }
 }
 
+/// What is wrong with a TOML text, on one line with the line's number, without the text itself: it may be a file that holds secrets.
+pub fn located(text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().map(|s| text.get(..s.start).unwrap_or_default().matches('\n').count() + 1);
+    let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
+    line.map_or_else(|| message.clone(), |line| format!("line {line}: {message}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

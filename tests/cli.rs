@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use serde_json::Value;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -169,4 +170,101 @@ fn rules_schemas_and_completions_are_printed() {
         assert!(output.status.success() && !output.stdout.is_empty(), "{arguments:?}");
     }
     assert_eq!(status(&["explain", "CUL999"]), 2);
+}
+
+/// Bytes that unpack to bytes that are a stored layer themselves must not leave their facts under that layer's digest.
+#[test]
+fn facts_from_a_stream_are_kept_under_the_digest_of_what_was_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut layer = tar::Builder::new(Vec::new());
+    append(&mut layer, "etc/hostname", b"x");
+    let plain = layer.into_inner().unwrap();
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&plain).unwrap();
+    let packed = packed.finish().unwrap();
+    let config = format!(
+        r#"{{"os":"linux","architecture":"amd64","rootfs":{{"type":"layers","diff_ids":["sha256:{}"]}}}}"#,
+        hex(&plain)
+    );
+    let mut archive = tar::Builder::new(Vec::new());
+    append(&mut archive, "a/layer.tar", &packed);
+    append(&mut archive, "c.json", config.as_bytes());
+    append(
+        &mut archive,
+        "manifest.json",
+        br#"[{"Config":"c.json","RepoTags":["a/b:1"],"Layers":["a/layer.tar"]}]"#,
+    );
+    let output =
+        fed(&["scan", "-", "--cache-dir", dir.path().to_str().unwrap()], &archive.into_inner().unwrap());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let kept: Vec<String> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .flat_map(|d| std::fs::read_dir(d.unwrap().path()).unwrap())
+        .map(|f| f.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(kept, [format!("sha256-{}.json.zst", hex(&packed))]);
+}
+
+#[test]
+fn standard_input_is_read_for_one_purpose() {
+    for arguments in [
+        &["-", "-"][..],
+        &["-", "--targets", "-"],
+        &["-", "--username", "x", "--password-stdin"],
+        &[DEMO, "--targets", "-", "--username", "x", "--password-stdin"],
+    ] {
+        let output = fed(arguments, b"secret\n");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {stderr}");
+        assert!(stderr.contains("more than once") && !stderr.contains("secret"), "{stderr}");
+    }
+}
+
+#[test]
+fn an_empty_argument_does_not_make_a_neighbour_its_value() {
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("image.tar");
+    std::fs::write(&image, "x").unwrap();
+    assert_eq!(status(&["-o", "", image.to_str().unwrap()]), 2);
+    assert_eq!(std::fs::read(&image).unwrap(), b"x");
+    assert_eq!(status(&[DEMO, "-o", "json=x.out", "-o", "text=x.out"]), 2);
+}
+
+/// Arguments that grow with every line of a Dockerfile, and one that is not one.
+#[test]
+fn a_hostile_dockerfile_costs_little_and_shows_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("Dockerfile");
+    let mut text = "ARG a0=xxxxxxxxxx\n".to_owned();
+    for i in 1..60 {
+        text.push_str(&format!("ARG a{i}=$a{0}$a{0}\n", i - 1));
+    }
+    text.push_str("FROM $a59\nCOPY kernels /opt/demo\n");
+    std::fs::write(&file, text).unwrap();
+    assert_eq!(status(&[DEMO, "--dockerfile", file.to_str().unwrap()]), 0);
+    std::fs::write(&file, "FROM x\nSECRET_TOKEN=abc\n").unwrap();
+    let output = cudalint(&[DEMO, "--dockerfile", file.to_str().unwrap()]);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && !stderr.contains("SECRET"), "{stderr}");
+}
+
+fn append(archive: &mut tar::Builder<Vec<u8>>, name: &str, bytes: &[u8]) {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(bytes.len() as u64);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, name, bytes).unwrap();
+}
+
+fn hex(bytes: &[u8]) -> String {
+    cudalint::names::Digest::of(bytes).hex().to_owned()
+}
+
+fn fed(arguments: &[&str], stdin: &[u8]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cudalint"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(arguments).env_clear();
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // It may end without reading.
+    let _closed = child.stdin.take().unwrap().write_all(stdin);
+    child.wait_with_output().unwrap()
 }

@@ -159,7 +159,8 @@ fn options_win_over_variables_and_these_over_the_file() {
     // Hosts that are named one way replace those that the file names in another.
     let fleet = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples/fleet.toml");
     assert_eq!(name(&[], &["--targets", fleet]).0, "train dev");
-    std::fs::write(dir.path().join("cudalint.toml"), format!("targets = {fleet:?}\n")).unwrap();
+    std::fs::copy(fleet, dir.path().join("fleet.toml")).unwrap();
+    std::fs::write(dir.path().join("cudalint.toml"), "targets = \"fleet.toml\"\n").unwrap();
     assert_eq!(name(&[], &["--target", "dev"]).0, "dev");
     assert_eq!(name(&[], &["--gpu", "l4"]).0, "l4");
 }
@@ -197,6 +198,58 @@ fn the_file_is_found_upwards_within_the_checkout_and_no_further() {
     std::fs::create_dir(&empty).unwrap();
     let home = home.display().to_string();
     assert_eq!(names_targets(&empty, &[("XDG_CONFIG_HOME", &home)], &[]).as_deref(), Some("b200"));
+}
+
+/// A pull request may bring the file: it must not make the log show others.
+#[test]
+fn a_file_that_nobody_named_leads_to_no_file_outside_the_checkout() {
+    let dir = tempfile::tempdir().unwrap();
+    let (checkout, secret) = (dir.path().join("repo"), dir.path().join("secret"));
+    std::fs::create_dir_all(checkout.join(".git")).unwrap();
+    std::fs::write(&secret, "machine example.com password hunter2\n").unwrap();
+    for key in ["targets", "dockerfile", "baseline", "catalog"] {
+        for path in [secret.display().to_string(), "../secret".to_owned(), "/proc/self/environ".to_owned()] {
+            std::fs::write(checkout.join("cudalint.toml"), format!("{key} = {path:?}\n")).unwrap();
+            let output = run(&checkout, &[("TOKEN", "hunter2")], &[DEMO]);
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(2), "{key} {path}: {stderr}");
+            assert!(stderr.contains("leads out of the checkout") && !stderr.contains("hunter2"), "{stderr}");
+        }
+    }
+    // Named by hand it may be read; what it holds is not repeated all the same.
+    for option in ["--targets", "--dockerfile", "--baseline"] {
+        let output = run(&checkout, &[], &[DEMO, "--no-config", option, secret.to_str().unwrap()]);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{option}: {stderr}");
+        assert!(!stderr.to_lowercase().contains("hunter2"), "{option}: {stderr}");
+    }
+}
+
+#[test]
+fn an_empty_variable_is_an_unset_one_and_a_switch_that_is_off_excludes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let empty = [
+        "GPU",
+        "HOST_DRIVER",
+        "TARGETS",
+        "TARGET",
+        "IGNORE",
+        "SELECT",
+        "FORMAT",
+        "CONFIG",
+        "OUTPUT",
+        "FAIL_ON",
+        "POLICY",
+    ];
+    let names: Vec<String> = empty.iter().map(|n| format!("CUDALINT_{n}")).collect();
+    let mut variables: Vec<(&str, &str)> = names.iter().map(|n| (n.as_str(), "")).collect();
+    variables.extend([
+        ("CUDALINT_NO_CONFIG", "0"),
+        ("CUDALINT_PASSWORD_STDIN", "false"),
+        ("CUDALINT_STRICT", "no"),
+    ]);
+    let output = run(dir.path(), &variables, &[DEMO]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

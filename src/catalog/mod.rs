@@ -10,6 +10,7 @@ mod rows;
 
 pub use rows::*;
 
+use crate::names::located;
 use crate::version::{ComputeCapability, Version};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -258,7 +259,8 @@ pub fn library_stem(file_name: &str) -> Option<String> {
 }
 
 fn parse(file: &str, text: &str) -> Result<toml::Table, CatalogError> {
-    text.parse().map_err(|e: toml::de::Error| CatalogError { file: file.to_owned(), reason: e.to_string() })
+    text.parse()
+        .map_err(|e: toml::de::Error| CatalogError { file: file.to_owned(), reason: located(text, &e) })
 }
 
 fn rows<T: DeserializeOwned>(file: &str, table: &mut toml::Table, key: &str) -> Result<Vec<T>, CatalogError> {

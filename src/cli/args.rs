@@ -62,6 +62,14 @@ const RARE: [&str; 32] = [
 pub(super) fn command() -> clap::Command {
     let shorter = |a: clap::Arg| {
         let is_rare = a.get_long().is_some_and(|long| RARE.contains(&long));
+        let set = a.get_env().and_then(std::env::var_os);
+        let is_off = |v: &std::ffi::OsString| {
+            let off = ["0", "n", "no", "f", "false", "off"].map(std::ffi::OsStr::new);
+            v.is_empty()
+                || !a.get_action().takes_values() && off.contains(&v.to_ascii_lowercase().as_os_str())
+        };
+        // An empty variable is an unset one, as pipelines write it; a switch that is off excludes nothing.
+        let a = if set.as_ref().is_some_and(is_off) { a.env(clap::builder::Resettable::Reset) } else { a };
         a.hide_env(true).hide_short_help(is_rare)
     };
     Cli::command().mut_args(shorter).mut_subcommands(|c| c.mut_args(shorter))
@@ -423,7 +431,7 @@ pub(super) struct SourceArgs {
     #[arg(short, long, value_name = "FILE", env = "CUDALINT_CONFIG", help_heading = "Configuration")]
     pub(super) config: Option<PathBuf>,
     /// Read no configuration file
-    #[arg(long, env = "CUDALINT_NO_CONFIG", help_heading = "Configuration", conflicts_with = "config", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    #[arg(long, env = "CUDALINT_NO_CONFIG", help_heading = "Configuration", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub(super) no_config: bool,
 }
 

@@ -16,6 +16,7 @@ use crate::rules::Policy;
 const REPORT: &str = "application/vnd.cudalint.report.v1+json";
 
 pub(super) fn run(args: &AttachArgs) -> Result<u8, Error> {
+    load::one_reader(std::slice::from_ref(&args.image), &args.source, args.target.targets.as_deref())?;
     let catalog = load::catalog(args.target.catalog.as_deref())?;
     let targets = targets::targets(&args.target, &catalog)?;
     if args.form != AttachForm::Report && !targets.is_empty() {

@@ -34,11 +34,8 @@ const FORMATS: &[Format] = &[
 const IGNORE_LABEL: &str = "io.github.cudalint.ignore";
 
 pub(super) fn run(args: &CheckArgs, config: Config) -> Result<u8, Error> {
+    load::one_reader(&args.images, &args.source, args.target.targets.as_deref())?;
     let catalog = load::catalog(args.target.catalog.as_deref())?;
-    let from_stdin = args.target.targets.as_deref() == Some(Path::new("-"));
-    if from_stdin && args.images.iter().any(|i| i == "-") {
-        return Err(Error::usage("image and targets cannot both come from standard input"));
-    }
     let targets = targets::targets(&args.target, &catalog)?;
     let outputs = output::plan(&args.output, FORMATS)?;
     let as_of = output::as_of(args.as_of.as_deref())?;

@@ -15,6 +15,7 @@ use crate::rules::Judge;
 use crate::target::{Target, cross};
 
 pub(super) fn run(args: &CompareArgs) -> Result<u8, Error> {
+    load::one_reader(&args.images, &args.source, args.target.targets.as_deref())?;
     let catalog = load::catalog(args.target.catalog.as_deref())?;
     let as_of = output::as_of(args.as_of.as_deref())?;
     let outputs = output::plan(&args.output, output::TEXT_OR_JSON)?;

@@ -32,15 +32,23 @@ pub(super) fn parse(arguments: Vec<OsString>) -> Result<(Cli, Config), Failure> 
     else {
         return Ok((cli(&matches)?, Config::default()));
     };
-    if given.get_flag("no_config") {
+    // Of the two the typed one wins over the variable.
+    let is_typed = |id: &str| given.value_source(id) == Some(ValueSource::CommandLine);
+    if is_typed("no_config") && is_typed("config") {
+        return Err(Failure::File(Error::usage("--config and --no-config exclude each other")));
+    }
+    if given.get_flag("no_config") && !is_typed("config") {
         return Ok((cli(&matches)?, Config::default()));
     }
     let typed = given.get_one::<PathBuf>("config");
-    let Some(path) = find(typed.map(PathBuf::as_path)).map_err(Failure::File)? else {
+    let Some((path, brought)) = find(typed.map(PathBuf::as_path)).map_err(Failure::File)? else {
         return Ok((cli(&matches)?, Config::default()));
     };
     let name = shown(&path);
     let config = read(&path, &name).map_err(Failure::File)?;
+    if brought {
+        stay_within(&config, &path, &name).map_err(Failure::File)?;
+    }
     let mut whole: Vec<OsString> = arguments.get(..at).unwrap_or_default().to_vec();
     whole.extend(added(&config, &path, leaf, given));
     whole.extend(arguments.get(at..).unwrap_or_default().iter().cloned());
@@ -62,6 +70,7 @@ fn added(config: &Config, file: &Path, leaf: &clap::Command, given: &ArgMatches)
         let source = argument(name).and_then(|a| given.value_source(a.get_id().as_str()));
         matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
     };
+    let is_check = matches!(leaf.get_name(), "cudalint" | "check");
     let by_options = HOSTS.iter().any(|n| is_given(n));
     let by_file = is_given("targets");
     let dir = file.parent().unwrap_or(Path::new("."));
@@ -71,6 +80,10 @@ fn added(config: &Config, file: &Path, leaf: &clap::Command, given: &ArgMatches)
         let replaced =
             by_options && OF_TARGETS.contains(&name.as_str()) || by_file && HOSTS.contains(&name.as_str());
         let Some(argument) = argument(name).filter(|_| !is_given(name) && !replaced) else { continue };
+        // Elsewhere these mean something else, or what only `check` writes.
+        if leaf.get_name() == "inspect" && name == "targets" || !is_check && name == "format" {
+            continue;
+        }
         let takes_value = argument.get_action().takes_values();
         for value in values {
             let mut text = OsString::from(format!("--{name}"));
@@ -88,10 +101,12 @@ fn added(config: &Config, file: &Path, leaf: &clap::Command, given: &ArgMatches)
 }
 
 /// The file that was named, else the one of the directory or of a parent within the checkout, else the user's.
-fn find(typed: Option<&Path>) -> Result<Option<PathBuf>, Error> {
+///
+/// The second of a pair: nobody named it, so it may have come with a checkout.
+fn find(typed: Option<&Path>) -> Result<Option<(PathBuf, bool)>, Error> {
     if let Some(path) = typed {
         return match path.is_file() {
-            true => Ok(Some(path.to_owned())),
+            true => Ok(Some((path.to_owned(), false))),
             false => Err(Error::usage(format!("--config: no such file: `{}`", path.display()))),
         };
     }
@@ -101,7 +116,7 @@ fn find(typed: Option<&Path>) -> Result<Option<PathBuf>, Error> {
     for dir in here.ancestors() {
         let files = ["cudalint.toml", ".cudalint.toml"].map(|name| dir.join(name));
         if let Some(file) = files.into_iter().find(|f| f.is_file()) {
-            return Ok(Some(file));
+            return Ok(Some((file, true)));
         }
         if dir == last {
             break;
@@ -109,7 +124,24 @@ fn find(typed: Option<&Path>) -> Result<Option<PathBuf>, Error> {
     }
     let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let home = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
-    Ok(home.map(|h| h.join("cudalint/config.toml")).filter(|f| f.is_file()))
+    Ok(home.map(|h| (h.join("cudalint/config.toml"), false)).filter(|(f, _)| f.is_file()))
+}
+
+/// A file that came with a checkout names no file outside of it: what is in such a file could show in a message.
+fn stay_within(config: &Config, file: &Path, name: &str) -> Result<(), Error> {
+    let dir = file.parent().unwrap_or(Path::new("."));
+    let root = checkout(dir).unwrap_or_else(|| dir.to_owned());
+    let root = root.canonicalize().unwrap_or(root);
+    let paths = config.options.iter().filter(|(key, _)| PATHS.contains(&key.as_str()));
+    for (key, value) in paths.flat_map(|(key, values)| values.iter().map(move |v| (key, v))) {
+        let path = dir.join(value);
+        // What does not exist is refused by whoever opens it.
+        if path.canonicalize().is_ok_and(|whole| !whole.starts_with(&root)) {
+            return Err(Error::usage(format!("{name}: `{key} = {value:?}` leads out of the checkout"))
+                .hint("name such a file on the command line, or the configuration with --config"));
+        }
+    }
+    Ok(())
 }
 
 /// The root of the git checkout that holds a directory.

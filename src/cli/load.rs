@@ -27,11 +27,28 @@ pub(super) struct Loaded {
 
 /// The images or the facts documents that were typed; an error where neither or both are there.
 pub(super) fn inputs(images: &[String], source: &SourceArgs) -> Result<Vec<Input>, Error> {
+    one_reader(images, source, None)?;
     match (images, source.facts.as_slice()) {
         ([], []) => Err(Error::usage("no image given").hint("cudalint IMAGE --host-driver 535 --gpu h100")),
         ([], files) => Ok(files.iter().map(|f| Input::Facts(f.clone())).collect()),
         (images, []) => Ok(images.iter().map(|i| Input::Image(i.clone())).collect()),
         (_, _) => Err(Error::usage("an image and --facts exclude each other")),
+    }
+}
+
+/// Standard input can be read once: as an image, as the targets, or as a password.
+pub(super) fn one_reader(
+    images: &[String],
+    source: &SourceArgs,
+    targets: Option<&Path>,
+) -> Result<(), Error> {
+    let images = images.iter().filter(|i| *i == "-").count();
+    let others = usize::from(targets == Some(Path::new("-"))) + usize::from(source.password_stdin);
+    match images + others {
+        0 | 1 => Ok(()),
+        _ => Err(Error::usage(
+            "standard input is asked for more than once: image `-`, --targets -, --password-stdin",
+        )),
     }
 }
 
@@ -190,7 +207,7 @@ pub(super) fn open_options(args: &SourceArgs) -> Result<OpenOptions, Error> {
         tls_key: args.tls_key.clone(),
         timeout,
     };
-    Ok(OpenOptions { platform, registry })
+    Ok(OpenOptions { platform, registry, offline: args.offline })
 }
 
 /// Standard input gives it once; a command may log in twice.

@@ -55,7 +55,7 @@ const RESERVED: [&str; 2] = ["serve", "sweep"];
 
 /// Runs the program and gives its exit status.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
-    let arguments: Vec<OsString> = arguments.into_iter().filter(|a| !a.is_empty()).collect();
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
     if let Some(command) = arguments.get(1).and_then(|a| a.to_str()).filter(|a| RESERVED.contains(a)) {
         say(&Error::usage(format!("the command `{command}` is not in this version"))
             .hint(format!("an image of that name is `registry:{command}`")));

@@ -40,6 +40,12 @@ pub(super) fn plan(args: &OutputArgs, known: &[Format]) -> Result<Outputs, Error
     if targets.is_empty() {
         targets.push((format, None));
     }
+    let mut places: Vec<&Option<PathBuf>> = targets.iter().map(|(_, file)| file).collect();
+    places.sort();
+    if let Some([twice, _]) = places.windows(2).find(|pair| pair.first() == pair.last()) {
+        let place = twice.as_ref().map_or_else(|| "-".to_owned(), |p| p.display().to_string());
+        return Err(Error::usage(format!("--output: two documents for `{place}`")));
+    }
     if let Some((other, _)) = targets.iter().find(|(f, _)| !known.contains(f)) {
         let message = format!("this command does not write {}", name(*other));
         return Err(Error::usage(message).hint(format!("it writes {}", names(known))));

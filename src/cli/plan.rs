@@ -10,6 +10,7 @@ use crate::render::pretty;
 use crate::rules::Judge;
 
 pub(super) fn run(args: &PlanArgs) -> Result<u8, Error> {
+    load::one_reader(&args.images, &args.source, args.target.targets.as_deref())?;
     let catalog = load::catalog(args.target.catalog.as_deref())?;
     let as_of = output::as_of(args.as_of.as_deref())?;
     let outputs = output::plan(&args.output, output::TEXT_OR_JSON)?;

@@ -7,6 +7,7 @@
 use super::Chain;
 use super::parse::Instruction;
 use crate::facts::ImageIdentity;
+use std::collections::BTreeMap;
 
 /// One entry of the history.
 pub(super) struct Entry {
@@ -34,7 +35,7 @@ pub(super) struct Fit {
 }
 
 /// Entries that are compared; more than this is no history of a build.
-const ENTRIES_MAX: usize = 4096;
+const ENTRIES_MAX: usize = 1024;
 
 /// The history of an image; that of its layers alone where it is all that is known.
 pub(super) fn entries(image: &ImageIdentity) -> Vec<Entry> {
@@ -80,14 +81,25 @@ fn makes_layer(instruction: &Instruction) -> bool {
     matches!(instruction.keyword.as_str(), "RUN" | "COPY" | "ADD")
 }
 
-pub(super) fn fit(chain: &Chain, entries: &[Entry], layers: usize) -> Fit {
-    let pairs = align(&chain.instructions, entries);
+fn is_setting(instruction: &Instruction) -> bool {
+    let keyword = instruction.keyword.as_str();
+    matches!(keyword, "ENV" | "LABEL" | "CMD" | "ENTRYPOINT" | "USER" | "EXPOSE" | "VOLUME" | "STOPSIGNAL")
+}
+
+pub(super) fn fit(chain: &Chain, entries: &[Entry], weights: &Weights, layers: usize) -> Fit {
+    let pairs = align(&chain.instructions, weights, entries.len());
     let score = pairs.iter().map(|p| p.weight).sum();
     let wanted = chain.instructions.iter().filter(|i| makes_layer(i)).count();
     let of = |p: &Pair| chain.instructions.get(p.instruction).copied();
     let found: Vec<&Pair> = pairs.iter().filter(|p| of(p).is_some_and(makes_layer)).collect();
     let whole = is_one_snapshot(chain, entries, &pairs);
-    let fits = !pairs.is_empty() && (found.len() * 2 >= wanted || whole);
+    // Without an instruction that changes files, every setting must be there word for word.
+    let settings = chain.instructions.iter().filter(|i| is_setting(i)).count();
+    let sure = pairs.iter().filter(|p| p.weight >= LIKELY && of(p).is_some_and(is_setting)).count();
+    let fits = match wanted {
+        0 => settings > 0 && sure == settings,
+        _ => !found.is_empty() && found.len() * 2 >= wanted || whole,
+    };
     let mut made = vec![Made::Unknown; layers];
     if !fits {
         return Fit { score, layers: made, fits };
@@ -164,6 +176,18 @@ fn is_squashed(chain: &Chain, entries: &[Entry], found: &[&Pair]) -> bool {
     empty_copy || empty > 0 && found.len() - empty <= 1
 }
 
+/// How surely each entry is the work of the instruction that begins on a line.
+pub(super) type Weights = BTreeMap<u32, Vec<u32>>;
+
+/// Weighs every instruction of the file against every entry, once for all stages.
+pub(super) fn weights<'i>(instructions: impl Iterator<Item = &'i Instruction>, entries: &[Entry]) -> Weights {
+    let of = |i: &'i Instruction| {
+        let commands = if i.keyword == "RUN" { commands(i) } else { Vec::new() };
+        (i.start, entries.iter().map(|e| weight(i, &commands, &e.text)).collect())
+    };
+    instructions.map(of).collect()
+}
+
 struct Pair {
     instruction: usize,
     entry: usize,
@@ -171,19 +195,18 @@ struct Pair {
 }
 
 /// The heaviest common sequence; of equal ones that which ends last, since a base image may have run the same commands.
-fn align(instructions: &[&Instruction], entries: &[Entry]) -> Vec<Pair> {
-    let (rows, columns) = (instructions.len(), entries.len());
+fn align(instructions: &[&Instruction], weights: &Weights, columns: usize) -> Vec<Pair> {
+    let rows = instructions.len();
     let mut best = vec![vec![0u32; columns + 1]; rows + 1];
-    let mut weights = vec![vec![0u32; columns]; rows];
     let at = |table: &[Vec<u32>], r: usize, c: usize| {
         table.get(r).and_then(|row| row.get(c)).copied().unwrap_or(0)
     };
+    let weight_at = |r: usize, c: usize| {
+        instructions.get(r).map_or(0, |i| weights.get(&i.start).map_or(0, |w| w.get(c).copied().unwrap_or(0)))
+    };
     for r in 0..rows {
         for c in 0..columns {
-            let weight = instructions.get(r).zip(entries.get(c)).map_or(0, |(i, e)| weight(i, &e.text));
-            if let Some(slot) = weights.get_mut(r).and_then(|row| row.get_mut(c)) {
-                *slot = weight;
-            }
+            let weight = weight_at(r, c);
             let with = if weight > 0 { at(&best, r, c) + weight } else { 0 };
             let value = with.max(at(&best, r, c + 1)).max(at(&best, r + 1, c));
             if let Some(slot) = best.get_mut(r + 1).and_then(|row| row.get_mut(c + 1)) {
@@ -194,7 +217,7 @@ fn align(instructions: &[&Instruction], entries: &[Entry]) -> Vec<Pair> {
     let mut out = Vec::new();
     let (mut r, mut c) = (rows, columns);
     while r > 0 && c > 0 {
-        let weight = at(&weights, r - 1, c - 1);
+        let weight = weight_at(r - 1, c - 1);
         if weight > 0 && at(&best, r, c) == at(&best, r - 1, c - 1) + weight {
             out.push(Pair { instruction: r - 1, entry: c - 1, weight });
             r -= 1;
@@ -209,17 +232,18 @@ fn align(instructions: &[&Instruction], entries: &[Entry]) -> Vec<Pair> {
     out
 }
 
+const SURE: u32 = 4;
+const LIKELY: u32 = 2;
+const WEAK: u32 = 1;
+
 /// How surely an entry is the work of an instruction; 0: it is not.
-fn weight(instruction: &Instruction, entry: &str) -> u32 {
-    const SURE: u32 = 4;
-    const LIKELY: u32 = 2;
-    const WEAK: u32 = 1;
+fn weight(instruction: &Instruction, commands: &[String], entry: &str) -> u32 {
     let after = |keyword: &str| {
         let (first, rest) = entry.split_once(' ')?;
         first.eq_ignore_ascii_case(keyword).then_some(rest)
     };
     match instruction.keyword.as_str() {
-        "RUN" => match run(instruction, entry) {
+        "RUN" => match run(commands, entry) {
             true => SURE,
             false => 0,
         },
@@ -261,16 +285,43 @@ fn first_name(text: &str) -> &str {
 }
 
 /// Whether the entry ends in the command, behind nothing but arguments and a shell.
-fn run(instruction: &Instruction, entry: &str) -> bool {
+fn run(commands: &[String], entry: &str) -> bool {
     let entry = entry.strip_prefix("RUN ").unwrap_or(entry);
-    commands(instruction).iter().any(|command| {
+    commands.iter().any(|command| {
         let Some(before) = entry.strip_suffix(command.as_str()) else { return false };
-        let before = before.trim_end();
-        let last = before.rsplit(' ').next().unwrap_or_default();
-        // `-c`, `-lc`, `-exc`, `/S /C`, `-Command`: how a shell is told that a command follows.
-        before.is_empty() || last.starts_with(['-', '/']) || before.starts_with('|') && !last.is_empty()
+        // A command begins where a word does.
+        (before.is_empty() || before.ends_with(' ')) && is_shell(before.trim_end())
     })
 }
+
+/// What stands before a command: nothing, or arguments of the build, a shell by its path or name, and `-c`.
+fn is_shell(before: &str) -> bool {
+    if before.is_empty() || before.starts_with('|') {
+        return true;
+    }
+    let shell = before.split(' ').next().and_then(|w| w.rsplit(['/', '\\']).next());
+    // Options of options: `-euo pipefail -c`.
+    let told = before.rsplit(' ').next().is_some_and(|last| last.starts_with(['-', '/']));
+    told && shell.is_some_and(|s| SHELLS.contains(&s))
+}
+
+/// Programs that a SHELL instruction names.
+const SHELLS: [&str; 14] = [
+    "sh",
+    "bash",
+    "dash",
+    "ash",
+    "zsh",
+    "ksh",
+    "busybox",
+    "cmd",
+    "cmd.exe",
+    "powershell",
+    "pwsh",
+    "python",
+    "python3",
+    "perl",
+];
 
 /// The forms in which the command of a RUN may stand in the history.
 fn commands(instruction: &Instruction) -> Vec<String> {

@@ -36,9 +36,10 @@ impl Dockerfile {
     /// Matches the image's history with the stage that fits it best.
     pub fn attribute(&self, image: &ImageIdentity) -> Attribution {
         let entries = history::entries(image);
+        let weights = history::weights(self.stages.iter().flat_map(|s| &s.instructions), &entries);
         let fits = (0..self.stages.len()).map(|stage| {
             let chain = self.chain(stage);
-            let fit = history::fit(&chain, &entries, image.layers.len());
+            let fit = history::fit(&chain, &entries, &weights, image.layers.len());
             (fit, chain)
         });
         // Of stages that fit equally well the last is what `docker build` builds.
@@ -109,21 +110,31 @@ impl Attribution {
     /// setting the line that sets it last.
     pub fn apply(&self, report: &mut Report) {
         for reported in &mut report.findings {
-            let line = |e: &Evidence| match e.place.path.is_root() {
-                true => self.settings.iter().rev().find(|(name, _)| names(&e.detail, name)).map(|(_, l)| l),
-                false => self.layers.get(e.place.layer.0 as usize)?.as_ref(),
+            let evidence = &reported.finding.evidence;
+            let layer = |e: &Evidence| self.layers.get(e.place.layer.0 as usize)?.as_ref();
+            let set_by = |e: &Evidence| {
+                self.settings.iter().rev().find(|(name, _)| sets(&e.detail, name)).map(|(_, line)| line)
             };
-            reported.line = reported.finding.evidence.iter().find_map(line).cloned();
+            // A finding about a setting belongs to the line that sets it, or to none: not to that of a file it also names.
+            let line = match evidence.first() {
+                Some(first) if first.place.path.is_root() => {
+                    evidence.iter().filter(|e| e.place.path.is_root()).find_map(set_by)
+                }
+                _ => evidence.iter().filter(|e| !e.place.path.is_root()).find_map(layer),
+            };
+            reported.line = line.cloned();
         }
     }
 }
 
-/// Whether `text` has `name` as a word of its own.
-fn names(text: &str, name: &str) -> bool {
-    text.match_indices(name).any(|(at, _)| {
+/// Whether a detail speaks of the setting: its name as a word. Names in small letters are words of every detail; those are not
+/// looked for, unless they have the dots of a label.
+fn sets(detail: &str, name: &str) -> bool {
+    let own = name.contains('.') || !name.bytes().any(|b| b.is_ascii_lowercase());
+    own && detail.match_indices(name).any(|(at, _)| {
         let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.' || c == '-';
-        let before = text.get(..at).and_then(|t| t.chars().next_back());
-        let after = text.get(at + name.len()..).and_then(|t| t.chars().next());
+        let before = detail.get(..at).and_then(|t| t.chars().next_back());
+        let after = detail.get(at + name.len()..).and_then(|t| t.chars().next());
         !before.is_some_and(word) && !after.is_some_and(|c| word(c) && c != '.')
     })
 }

@@ -33,7 +33,7 @@ impl Stage {
 }
 
 /// Instructions that a file is read for; more than this is no Dockerfile.
-const INSTRUCTIONS_MAX: usize = 2000;
+const INSTRUCTIONS_MAX: usize = 500;
 
 pub(super) fn stages(text: &str) -> Result<Vec<Stage>, String> {
     let mut out: Vec<Stage> = Vec::new();
@@ -41,12 +41,10 @@ pub(super) fn stages(text: &str) -> Result<Vec<Stage>, String> {
     for instruction in instructions(text.trim_start_matches('\u{feff}'))? {
         match (instruction.keyword.as_str(), out.last_mut()) {
             ("FROM", _) => out.push(stage(instruction, &globals)),
-            ("ARG", None) => globals.extend(
-                instruction
-                    .rest
-                    .split_once('=')
-                    .map(|(k, v)| (k.trim().to_owned(), v.trim().trim_matches(['"', '\'']).to_owned())),
-            ),
+            ("ARG", None) => globals.extend(instruction.rest.split_once('=').map(|(k, v)| {
+                let value = expanded(v.trim().trim_matches(['"', '\'']), &globals);
+                (k.trim().to_owned(), value)
+            })),
             (_, Some(stage)) => stage.instructions.push(instruction),
             (keyword, None) => {
                 return Err(format!("line {}: `{keyword}` before the first FROM", instruction.start));
@@ -61,13 +59,39 @@ pub(super) fn stages(text: &str) -> Result<Vec<Stage>, String> {
 
 fn stage(from: Instruction, globals: &[(String, String)]) -> Stage {
     let words: Vec<&str> = from.rest.split_whitespace().filter(|w| !w.starts_with("--")).collect();
-    let mut base = words.first().copied().unwrap_or_default().to_owned();
-    for (name, value) in globals {
-        base = base.replace(&format!("${{{name}}}"), value).replace(&format!("${name}"), value);
-    }
+    let base = expanded(words.first().copied().unwrap_or_default(), globals);
     let named = words.get(1).is_some_and(|w| w.eq_ignore_ascii_case("as"));
     let name = words.get(2).filter(|_| named).map(|w| (*w).to_owned());
     Stage { from, base, name, instructions: Vec::new() }
+}
+
+/// Length of an expanded value, bytes; no image name is longer.
+const EXPANDED_MAX: usize = 1024;
+
+/// `$NAME`, `${NAME}` and `${NAME:-default}` replaced, from left to right and once.
+fn expanded(text: &str, values: &[(String, String)]) -> String {
+    let value = |name: &str| values.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('$') {
+        out.push_str(before);
+        let braced = after.strip_prefix('{').and_then(|a| a.split_once('}'));
+        let (name, default, more) = if let Some((inner, more)) = braced {
+            let (name, default) = inner.split_once(":-").unwrap_or((inner, ""));
+            (name, default, more)
+        } else {
+            let ends = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+            let (name, more) = after.split_at(after.find(ends).unwrap_or(after.len()));
+            (name, "", more)
+        };
+        out.push_str(value(name).unwrap_or(default));
+        rest = more;
+        if out.len() > EXPANDED_MAX {
+            break;
+        }
+    }
+    out.push_str(rest);
+    out.chars().take(EXPANDED_MAX).collect()
 }
 
 fn instructions(text: &str) -> Result<Vec<Instruction>, String> {
@@ -106,8 +130,8 @@ fn instructions(text: &str) -> Result<Vec<Instruction>, String> {
         let (keyword, rest) = joined.split_once(char::is_whitespace).unwrap_or((joined, ""));
         let keyword = keyword.to_ascii_uppercase();
         if !KEYWORDS.contains(&keyword.as_str()) {
-            let shown: String = keyword.chars().filter(|c| !c.is_control()).take(40).collect();
-            return Err(format!("line {}: `{shown}` is no instruction", start + 1));
+            // Not the word itself: whatever file this is, it need not show in a log.
+            return Err(format!("line {}: no instruction of a Dockerfile", start + 1));
         }
         let words =
             if matches!(keyword.as_str(), "RUN" | "COPY" | "ADD") { heredoc_words(rest) } else { Vec::new() };
@@ -185,7 +209,7 @@ struct HeredocWord {
 /// `<<EOF`, `<<-EOF`, `<<"EOF"` among the words; `<<<` is none.
 fn heredoc_words(rest: &str) -> Vec<HeredocWord> {
     let mut out = Vec::new();
-    for word in rest.split_whitespace() {
+    for word in words(rest) {
         let Some((descriptor, word)) = word.split_once("<<") else { continue };
         if !descriptor.bytes().all(|b| b.is_ascii_digit()) || word.starts_with('<') {
             continue;

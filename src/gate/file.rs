@@ -2,6 +2,7 @@
 
 use super::ignore::{Ignore, Pattern, TargetScope};
 use super::{Selector, closest};
+use crate::names::located;
 use crate::report::{Level, RuleId};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -285,13 +286,6 @@ fn line_of(text: &str, key: &str) -> String {
             .is_some_and(|rest| rest.trim_start_matches(['"', ' ']).starts_with(['=', '.', ']']))
     };
     text.lines().position(|l| sets(&l)).map_or_else(String::new, |at| format!("line {}: ", at + 1))
-}
-
-/// The parser's words on one line, with the line's number.
-fn located(text: &str, error: &toml::de::Error) -> String {
-    let line = error.span().map(|s| text.get(..s.start).unwrap_or_default().matches('\n').count() + 1);
-    let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
-    line.map_or_else(|| message.clone(), |line| format!("line {line}: {message}"))
 }
 
 fn is_fraction(value: &toml::Value) -> bool {

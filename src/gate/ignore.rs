@@ -1,7 +1,7 @@
 //! One `[[ignore]]`: which findings it covers, and whether it still does anything.
 
 use super::Selector;
-use crate::report::{Report, ReportedFinding, Suppression, TargetVerdict};
+use crate::report::{GpuVerdict, Report, ReportedFinding, Suppression, TargetVerdict};
 use globset::{Glob, GlobBuilder, GlobMatcher};
 
 /// A decision to live with findings of a rule. Scopes that are given must all fit.
@@ -50,8 +50,10 @@ pub enum TargetScope {
 impl TargetScope {
     pub fn parse(text: &str) -> Result<TargetScope, String> {
         match text.split_once(':') {
-            Some(("gpu", name)) => Ok(TargetScope::Gpu(name.to_ascii_lowercase())),
-            Some(("driver", version)) => Ok(TargetScope::Driver(version.to_owned())),
+            Some((kind, name)) if kind.eq_ignore_ascii_case("gpu") => Ok(TargetScope::Gpu(plain(name))),
+            Some((kind, version)) if kind.eq_ignore_ascii_case("driver") => {
+                Ok(TargetScope::Driver(version.trim().to_owned()))
+            }
             _ => Pattern::parse(text).map(TargetScope::Name),
         }
     }
@@ -60,15 +62,24 @@ impl TargetScope {
         match self {
             TargetScope::Name(pattern) => pattern.fits(&target.name),
             TargetScope::Gpu(name) => {
-                let is = |text: &str| text.to_ascii_lowercase().split([' ', '(', ')']).any(|w| w == name);
-                !target.gpus.is_empty()
-                    && target.gpus.iter().all(|g| is(&g.name) || is(&g.describe) || g.cc.to_string() == *name)
+                let is = |g: &GpuVerdict| {
+                    let shown = g.describe.split(" (sm_").next().unwrap_or_default();
+                    let sm = format!("sm{}", g.cc.sm_number());
+                    [plain(&g.name), plain(shown), sm, plain(&g.cc.to_string())].contains(name)
+                };
+                !target.gpus.is_empty() && target.gpus.iter().all(is)
             }
             TargetScope::Driver(version) => target.driver.as_deref().is_some_and(|driver| {
                 driver == version || driver.strip_prefix(version.as_str()).is_some_and(|r| r.starts_with('.'))
             }),
         }
     }
+}
+
+/// `RTX 2080 Ti`, `rtx-2080-ti`, `NVIDIA GeForce RTX 2080 Ti` as one word without the maker's names.
+fn plain(name: &str) -> String {
+    let kept: String = name.to_lowercase().chars().filter(|c| c.is_alphanumeric()).collect();
+    kept.replace("nvidia", "").replace("geforce", "").replace("tesla", "")
 }
 
 impl Ignore {

@@ -184,6 +184,13 @@ impl Passed {
         Ok(())
     }
 
+    /// An earlier member of the same name no longer counts.
+    pub fn forget(&mut self, path: &ImagePath) {
+        self.documents.remove(path);
+        self.links.remove(path);
+        self.layers.remove(path);
+    }
+
     pub fn link(&mut self, path: &ImagePath, target: ImagePath) {
         self.links.insert(path.clone(), target);
     }
@@ -376,6 +383,13 @@ fn open_docker(
     let images: Vec<DockerImage> = serde_json::from_slice(&members.document("manifest.json", place)?)
         .map_err(|e| Error::look(format!("{place}: manifest.json is no list of images: {e}")))?;
     let image = select_docker(&images, select, place)?;
+    if image.layers.len() > limits::LAYERS_MAX {
+        return Err(Error::look(format!(
+            "{place}: {} layers, at most {} are read",
+            image.layers.len(),
+            limits::LAYERS_MAX
+        )));
+    }
     let config = members.document(&image.config, place)?;
     let mut layers = Vec::new();
     let mut identities = Vec::new();
@@ -388,11 +402,7 @@ fn open_docker(
         identities.push(LayerIdentity { digest, size: Some(size), ..LayerIdentity::default() });
         layers.push(layer);
     }
-    let mut identity = manifest::identity(reference, None, &config, identities)?;
-    let tag = image.repo_tags.iter().flatten().next();
-    // As `podman save` and `docker save` write it, whichever of the short forms it is.
-    identity.repository =
-        tag.and_then(|t| Reference::parse(t).ok()).map(|r| r.repository_name()).unwrap_or_default();
+    let identity = manifest::identity(reference, None, &config, identities)?;
     Ok(Image { identity, layers, store: None })
 }
 

@@ -28,15 +28,25 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const WORDS_MAX: u64 = 4096;
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
+/// What an export may do and take.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// No engine on another machine.
+    pub(super) offline: bool,
+    /// For the whole answer of an API.
+    pub(super) timeout: Option<Duration>,
+}
+
 /// Asks the engine for the archive of an image. An error before its first byte comes from here.
 pub(super) fn export(
     engine: Engine,
     name: &str,
     platform: Option<&Platform>,
+    limits: Limits,
 ) -> Result<Box<dyn Read + Send>, Error> {
     match engine {
-        Engine::Docker => api(&docker(&Environment::of_process())?, "docker-daemon", name),
-        Engine::Podman => api(&podman()?, "podman", name),
+        Engine::Docker => api(&docker(&Environment::of_process())?, "docker-daemon", name, limits),
+        Engine::Podman => api(&podman()?, "podman", name, limits),
         Engine::Storage => storage(name),
         Engine::Containerd => containerd(name, platform),
     }
@@ -133,7 +143,12 @@ fn context(dir: &Path, asked: Option<&str>) -> Option<Result<Address, Error>> {
 }
 
 /// `GET /images/NAME/get`: the archive that `docker save` writes.
-fn api(address: &Address, prefix: &str, name: &str) -> Result<Box<dyn Read + Send>, Error> {
+fn api(address: &Address, prefix: &str, name: &str, limits: Limits) -> Result<Box<dyn Read + Send>, Error> {
+    if let (Address::Host(host, _), true) = (address, limits.offline) {
+        return Err(Error::usage(format!(
+            "{prefix}:{name} is held by {host}, and --offline forbids the network"
+        )));
+    }
     let place = match address {
         Address::Socket(path) => path.display().to_string(),
         Address::Host(host, _) => host.clone(),
@@ -157,8 +172,12 @@ fn api(address: &Address, prefix: &str, name: &str) -> Result<Box<dyn Read + Sen
         })
         .collect();
     let url = format!("{base}/images/{encoded}/get");
+    let mut ask = client.get(&url);
+    if let Some(timeout) = limits.timeout {
+        ask = ask.timeout(timeout);
+    }
     let asked = runtime.block_on(async {
-        let mut response = client.get(&url).send().await.map_err(|e| failed(innermost(&e)))?;
+        let mut response = ask.send().await.map_err(|e| failed(innermost(&e)))?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);

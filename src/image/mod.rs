@@ -105,7 +105,10 @@ pub trait BlobStore: Send + Sync {
 pub fn stream(source: &Source, options: &OpenOptions) -> Result<Option<Box<dyn Read + Send>>, Error> {
     match source {
         Source::Stdin => Ok(Some(Box::new(io::stdin()))),
-        Source::Engine { engine, name } => engine::export(*engine, name, options.platform.as_ref()).map(Some),
+        Source::Engine { engine, name } => {
+            let limits = engine::Limits { offline: options.offline, timeout: options.registry.timeout };
+            engine::export(*engine, name, options.platform.as_ref(), limits).map(Some)
+        }
         _ => Ok(None),
     }
 }
@@ -115,6 +118,8 @@ pub fn stream(source: &Source, options: &OpenOptions) -> Result<Option<Box<dyn R
 pub struct OpenOptions {
     pub platform: Option<Platform>,
     pub registry: RegistryOptions,
+    /// Nothing over the network.
+    pub offline: bool,
 }
 
 /// An opened image: what it is, and where its layers' bytes are.
@@ -178,11 +183,9 @@ impl Image {
         opened.map(|image| image.of(source))
     }
 
-    /// Its name without tag is the one that the archive gives, else that of the source.
+    /// Its name without tag follows from what was typed, never from what an archive calls itself: ignores and baselines go by it.
     fn of(mut self, source: &Source) -> Image {
-        if self.identity.repository.is_empty() {
-            self.identity.repository = source.repository();
-        }
+        self.identity.repository = source.repository();
         self
     }
 

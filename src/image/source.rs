@@ -91,10 +91,15 @@ impl Source {
                 let reference = if is_id(name) { None } else { Reference::parse(name).ok() };
                 reference.map_or_else(|| name.clone(), |reference| reference.repository_name())
             }
-            Source::OciLayout { dir, .. } => format!("oci:{}", dir.display()),
-            Source::OciArchive { file, .. } => format!("oci-archive:{}", file.display()),
-            Source::DockerArchive { file, .. } => format!("docker-archive:{}", file.display()),
-            Source::Directory(_) | Source::SingleFile(_) | Source::Stdin => self.to_string(),
+            Source::DockerArchive { select: Some(name), .. } if name.contains(['/', ':']) => {
+                Reference::parse(name).map_or_else(|_| name.clone(), |name| name.repository_name())
+            }
+            Source::OciLayout { dir, .. } => format!("oci:{}", tidy(dir)),
+            Source::OciArchive { file, .. } => format!("oci-archive:{}", tidy(file)),
+            Source::DockerArchive { file, .. } => format!("docker-archive:{}", tidy(file)),
+            Source::Directory(dir) => format!("dir:{}", tidy(dir)),
+            Source::SingleFile(file) => format!("file:{}", tidy(file)),
+            Source::Stdin => self.to_string(),
         }
     }
 
@@ -141,6 +146,12 @@ impl Source {
             None => Source::SingleFile(path_buf),
         })
     }
+}
+
+/// A path as everybody writes it: without `.` and a slash at its end.
+fn tidy(path: &Path) -> String {
+    let parts = path.components().filter(|c| *c != std::path::Component::CurDir);
+    parts.collect::<PathBuf>().display().to_string()
 }
 
 /// An image's id in an engine, whole or its beginning.

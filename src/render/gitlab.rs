@@ -3,7 +3,7 @@
 //! <https://docs.gitlab.com/ci/testing/code_quality/#code-quality-report-format>
 
 use super::style::safe;
-use super::{Context, Document, ordinals};
+use super::{Context, Document, Ordinals};
 use crate::names::Digest;
 use crate::report::{Level, Report, ReportedFinding};
 use serde_json::{Value, json};
@@ -12,13 +12,15 @@ use serde_json::{Value, json};
 #[derive(Default)]
 pub struct CodeQuality {
     rows: Vec<Value>,
+    ordinals: Ordinals,
 }
 
 impl Document for CodeQuality {
     fn add(&mut self, report: &Report, _: &Context) {
-        let counted: Vec<&ReportedFinding> = report.counted().collect();
-        let rows = counted.iter().zip(ordinals(counted.iter().copied()));
-        self.rows.extend(rows.map(|(finding, ordinal)| row(finding, ordinal, report)));
+        for finding in report.counted() {
+            let ordinal = self.ordinals.next(finding);
+            self.rows.push(row(finding, ordinal, report));
+        }
     }
 
     fn finish(self: Box<Self>) -> String {
@@ -61,7 +63,7 @@ fn row(reported: &ReportedFinding, ordinal: usize, report: &Report) -> Value {
 }
 
 fn in_image(reported: &ReportedFinding, report: &Report) -> String {
-    let name = report.inventory.facts.image.repository.rsplit('/').next().unwrap_or("image");
+    let name = super::last_name(&report.inventory.facts.image);
     let path = reported.finding.evidence.first().map_or("", |e| e.place.path.as_str());
     safe(format!("{name}/{}", path.trim_start_matches('/')).trim_end_matches('/'))
 }

@@ -46,15 +46,17 @@ pub fn pretty(document: &impl Serialize) -> String {
     text
 }
 
-/// For each finding how many with its fingerprint came up to it, 1 for the first.
-fn ordinals<'f>(findings: impl IntoIterator<Item = &'f ReportedFinding>) -> Vec<usize> {
-    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
-    let count = |f: &'f ReportedFinding| {
-        let count = seen.entry(&f.fingerprint).or_default();
+/// How many findings with a fingerprint came, so that equal ones can be told apart.
+#[derive(Default)]
+struct Ordinals(BTreeMap<String, usize>);
+
+impl Ordinals {
+    /// 1 for the first of its fingerprint.
+    fn next(&mut self, finding: &ReportedFinding) -> usize {
+        let count = self.0.entry(finding.fingerprint.clone()).or_default();
         *count += 1;
         *count
-    };
-    findings.into_iter().map(count).collect()
+    }
 }
 
 /// `cudaErrorInsufficientDriver (35): CUDA driver version is insufficient for CUDA runtime version`.
@@ -82,6 +84,12 @@ pub struct Context {
     /// Absent with `--no-timing`.
     pub timing: Option<TimingJson>,
     pub as_of: String,
+}
+
+/// The last part of the image's name: `train` of `registry.example.com/team/train`, `layout` of `oci:../layout`.
+fn last_name(image: &ImageIdentity) -> &str {
+    let parts = image.repository.rsplit(['/', ':', '\\']);
+    parts.map(|p| p.trim_matches('.')).find(|p| !p.is_empty()).unwrap_or("image")
 }
 
 /// `14 layers, 6.1 GB`, where their size is known.

@@ -5,7 +5,7 @@
 //! (<https://docs.github.com/en/code-security/reference/code-scanning/sarif-files/sarif-support-for-code-scanning>).
 
 use super::style::safe;
-use super::{Context, Document, RuleDoc, ordinals};
+use super::{Context, Document, Ordinals, RuleDoc};
 use crate::report::{Evidence, Report, ReportedFinding};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -21,18 +21,24 @@ const ROOT: &str = "IMAGEROOT";
 pub struct Log {
     rules: Vec<RuleDoc>,
     runs: Vec<Value>,
+    categories: Vec<String>,
 }
 
 impl Log {
     /// `rules`: every rule, for those that results name.
     pub fn new(rules: Vec<RuleDoc>) -> Log {
-        Log { rules, runs: Vec::new() }
+        Log { rules, runs: Vec::new(), categories: Vec::new() }
     }
 }
 
 impl Document for Log {
     fn add(&mut self, report: &Report, context: &Context) {
-        self.runs.push(run(report, context, &self.rules));
+        // GitHub takes one run of a category: of two tags of one image the second is told apart by its number.
+        let category = category(report);
+        let same = self.categories.iter().filter(|c| **c == category).count();
+        let id = if same == 0 { category.clone() } else { format!("{category}-{}", same + 1) };
+        self.categories.push(category);
+        self.runs.push(run(report, context, &self.rules, &id));
     }
 
     fn finish(self: Box<Self>) -> String {
@@ -44,15 +50,13 @@ impl Document for Log {
     }
 }
 
-fn run(report: &Report, context: &Context, all: &[RuleDoc]) -> Value {
+fn run(report: &Report, context: &Context, all: &[RuleDoc], category: &str) -> Value {
     let shown = report.findings.get(..RESULTS_MAX).unwrap_or(&report.findings);
     let used: BTreeSet<&str> = shown.iter().map(|f| f.finding.rule.code).collect();
     let rules: Vec<&RuleDoc> = all.iter().filter(|r| used.contains(r.code)).collect();
-    let results: Vec<Value> = shown
-        .iter()
-        .zip(ordinals(shown))
-        .map(|(finding, ordinal)| result(finding, ordinal, &rules, report))
-        .collect();
+    let mut ordinals = Ordinals::default();
+    let results: Vec<Value> =
+        shown.iter().map(|finding| result(finding, ordinals.next(finding), &rules, report)).collect();
     let mut run = json!({
         "tool": { "driver": {
             "name": "cudalint",
@@ -63,7 +67,7 @@ fn run(report: &Report, context: &Context, all: &[RuleDoc]) -> Value {
             "rules": rules.iter().map(|r| rule(r)).collect::<Vec<_>>(),
         } },
         // What stands before the last slash is the category: uploads of other images do not close these alerts.
-        "automationDetails": { "id": format!("cudalint/{}/", category(report)) },
+        "automationDetails": { "id": format!("cudalint/{category}/") },
         "originalUriBaseIds": { ROOT: { "description": { "text": "Root of the file system in the container image." } } },
         "columnKind": "unicodeCodePoints",
         "results": results,
@@ -218,7 +222,7 @@ fn location(reported: &ReportedFinding, report: &Report) -> Value {
 }
 
 fn in_image(evidence: &Evidence, report: &Report) -> Value {
-    let name = report.inventory.facts.image.repository.rsplit('/').next().unwrap_or("image");
+    let name = super::last_name(&report.inventory.facts.image);
     let path = evidence.place.path.as_str().trim_start_matches('/');
     let path = if path.is_empty() { name.to_owned() } else { format!("{name}/{path}") };
     json!({

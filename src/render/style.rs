@@ -40,8 +40,12 @@ impl Style {
 pub fn safe(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let reverses =
-            matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
+        let reverses = matches!(
+            c,
+            '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{61c}'
+        );
+        // No character at all, and forbidden in XML.
+        let reverses = reverses || u32::from(c) & 0xfffe == 0xfffe;
         if c == '\t' || c == '\n' {
             out.push(' ');
         } else if c.is_control() || reverses {

@@ -15,7 +15,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Grows with every change of what a scan sees or how it is stored.
-pub const CACHE_SCHEMA: u32 = 5;
+pub const CACHE_SCHEMA: u32 = 6;
 const ZSTD_LEVEL: i32 = 3;
 /// A cache file that would unpack to more is not ours.
 const CACHE_BYTES_MAX: u64 = 1 << 30;

@@ -31,11 +31,20 @@ impl Streamed {
     /// its uncompressed bytes.
     pub fn layers(&self, image: &Image) -> Scan {
         let mut layers_cached = 0;
+        let mut entries = 0usize;
         let layers = (0..image.layer_count()).map(|index| {
             let layer = image.streamed_layer(index).and_then(|path| Some((path, self.layers.get(path)?)));
             let (path, layer) =
                 layer.ok_or_else(|| Error::look(format!("layer {index} is missing in the archive")))?;
-            let facts = layer.facts.clone()?;
+            let facts = layer.facts.as_ref().map_err(Clone::clone)?;
+            // One layer may be named many times.
+            entries = entries.saturating_add(facts.entries.len());
+            if entries > limits::IMAGE_ENTRIES_MAX {
+                return Err(Error::look(format!(
+                    "more than {} entries in all layers",
+                    limits::IMAGE_ENTRIES_MAX
+                )));
+            }
             let wanted = image.identity.layers.get(index).and_then(|l| l.diff_id.as_ref());
             match (&facts.diff_id, wanted) {
                 (Some(got), Some(wanted)) if got != wanted => Err(Error::look(format!(
@@ -43,7 +52,7 @@ impl Streamed {
                 ))),
                 _ => {
                     layers_cached += u64::from(layer.cached);
-                    Ok(facts)
+                    Ok(facts.clone())
                 }
             }
         });
@@ -69,6 +78,9 @@ pub fn archive(stream: impl Read + Send, cache: &Cache, options: &Options) -> io
             return Err(io::Error::other("more members or bytes than are read of one archive"));
         }
         let path = ImagePath::from_bytes(&member.name);
+        // As with a file that is extracted: the last of a name is the one that counts.
+        out.passed.forget(&path);
+        out.layers.remove(&path);
         let link = String::from_utf8_lossy(&member.link);
         match member.kind {
             MemberKind::Symlink => out.passed.link(&path, path.parent().join(&link)),
@@ -94,7 +106,7 @@ fn take(
     let mut head = [0u8; 512];
     let got = read_full(tar, &mut head)?;
     let head = head.get(..got).unwrap_or_default();
-    if !is_layer(head) {
+    if is_document(path, head) {
         if size <= limits::MANIFEST_BYTES_MAX {
             let mut bytes = head.to_vec();
             tar.read_to_end(&mut bytes)?;
@@ -107,17 +119,25 @@ fn take(
     }
     let mut body = head.chain(tar);
     let (facts, cached) = layer(path, &mut body, cache, options, scratch);
+    // Layers that no manifest names are kept up to here, too.
+    let entries = |l: &Layer| l.facts.as_ref().map_or(0, |f| f.entries.len());
+    let total: usize = out.layers.values().map(entries).sum();
+    if total + facts.as_ref().map_or(0, |f| f.entries.len()) > limits::IMAGE_ENTRIES_MAX {
+        return Err(io::Error::other(format!(
+            "more than {} entries in all layers",
+            limits::IMAGE_ENTRIES_MAX
+        )));
+    }
     let facts = facts.map_err(|e| Error::io(&format!("layer `{path}`"), &e));
     out.passed.layer(path, size);
     out.layers.insert(path.clone(), Layer { facts, cached });
     Ok(())
 }
 
-/// Compressed, a tar file, or an empty one, which is nothing but zeros.
-fn is_layer(head: &[u8]) -> bool {
-    let compressed = head.starts_with(&[0x1f, 0x8b]) || head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
-    let empty = head.len() == 512 && head.iter().all(|&b| b == 0);
-    compressed || empty || head.get(257..262) == Some(b"ustar")
+/// JSON, and the one line of text that docker writes. Everything else may be a layer: what is none is named by no manifest.
+fn is_document(path: &ImagePath, head: &[u8]) -> bool {
+    let json = head.trim_ascii_start().first().is_some_and(|b| matches!(b, b'{' | b'['));
+    (json || path.file_name() == "VERSION") && head.get(257..262) != Some(b"ustar")
 }
 
 /// The digest that a name claims for the stored bytes: `blobs/sha256/HEX`, `HEX.tar`.
@@ -130,6 +150,8 @@ fn claimed(path: &ImagePath) -> Option<Digest> {
     Digest::parse(&format!("sha256:{hex}"))
 }
 
+/// Scans one layer; both of its digests are computed, and facts are kept only under that of the stored bytes: other bytes can
+/// unpack to bytes that are themselves a stored layer, compressed once more.
 fn layer(
     path: &ImagePath,
     body: &mut (impl Read + Send),
@@ -138,18 +160,20 @@ fn layer(
     scratch: &mut Scratch,
 ) -> (io::Result<LayerFacts>, bool) {
     let claimed = claimed(path);
-    let is_blob = path.parent().as_str() == "/blobs/sha256";
     let known = claimed.as_ref().filter(|_| !options.verify_diff_ids);
-    let known = known.and_then(|digest| cache.get(digest, options.hash_files));
+    // A cached layer must tell what it unpacks to: the config is checked against that.
+    let known =
+        known.and_then(|digest| cache.get(digest, options.hash_files)).filter(|f| f.diff_id.is_some());
     let mut stored = verify::Hashed::new(body);
     let hit = known.is_some();
     let scanned = match known {
         Some(facts) => Ok(facts),
-        None => uncompressed(&mut stored, scratch, !is_blob || options.verify_diff_ids),
+        None => uncompressed(&mut stored, scratch),
     };
     // What the name claims is checked in any case; a cached layer is only hashed.
     let rest = io::copy(&mut stored, &mut io::sink());
     let stored = stored.digest();
+    let is_blob = path.parent().as_str() == "/blobs/sha256";
     let checked = scanned.and_then(|facts| rest.map(|_| facts)).and_then(|facts| match &claimed {
         Some(wanted) if (is_blob || hit) && *wanted != stored => {
             let message = format!("the bytes have digest {stored}");
@@ -158,26 +182,13 @@ fn layer(
         _ => Ok(facts),
     });
     if let (Ok(facts), false) = (&checked, hit) {
-        // Only under a digest that was computed from the bytes.
-        let key = if is_blob { Some(&stored) } else { facts.diff_id.as_ref() };
-        if let Some(key) = key {
-            cache.put(key, options.hash_files, facts);
-        }
+        cache.put(&stored, options.hash_files, facts);
     }
     (checked, hit)
 }
 
-/// `hashed`: with the digest of the uncompressed bytes, which is all that docker's archives promise of a layer.
-fn uncompressed(
-    stored: &mut (impl Read + Send),
-    scratch: &mut Scratch,
-    hashed: bool,
-) -> io::Result<LayerFacts> {
-    let plain = decompress::decompress(stored)?;
-    if !hashed {
-        return walk(plain, scratch).map(|(facts, _)| facts);
-    }
-    let (mut facts, reader) = walk(verify::Hashed::new(plain), scratch)?;
+fn uncompressed(stored: &mut (impl Read + Send), scratch: &mut Scratch) -> io::Result<LayerFacts> {
+    let (mut facts, reader) = walk(verify::Hashed::new(decompress::decompress(stored)?), scratch)?;
     facts.diff_id = Some(reader.digest());
     Ok(facts)
 }

@@ -5,6 +5,7 @@ use super::profile::{
 };
 use super::{Driver, Target, TargetError, gpu};
 use crate::catalog::Catalog;
+use crate::names::located;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -53,7 +54,7 @@ struct Row {
 pub(super) fn read(text: &str, catalog: &Catalog) -> Result<Vec<Target>, TargetError> {
     let file: TargetsFile = toml::from_str(text).map_err(|e| {
         let hint = "see `[[target]]` in the documentation: name, and driver, cuda or gpus".to_owned();
-        TargetError::new(e.to_string().trim().to_owned(), hint)
+        TargetError::new(located(text, &e), hint)
     })?;
     if file.target.is_empty() {
         return Err(TargetError::new("it has no [[target]]".to_owned(), None));
