@@ -159,6 +159,8 @@ fn options_win_over_variables_and_these_over_the_file() {
     // Hosts that are named one way replace those that the file names in another.
     let fleet = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples/fleet.toml");
     assert_eq!(name(&[], &["--targets", fleet]).0, "train dev");
+    assert_eq!(name(&[("CUDALINT_TARGETS", fleet)], &["--gpu", "l4"]).0, "535/l4");
+    assert_eq!(name(&[("CUDALINT_GPU", "l4")], &["--targets", fleet]).0, "train dev");
     std::fs::copy(fleet, dir.path().join("fleet.toml")).unwrap();
     std::fs::write(dir.path().join("cudalint.toml"), "targets = \"fleet.toml\"\n").unwrap();
     assert_eq!(name(&[], &["--target", "dev"]).0, "dev");

@@ -8,7 +8,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # The program of releases: what is tested here is what people get.
-tests/real/run.sh --binary "$(packaging/build.sh --bins)/cudalint" "$@"
-# With the build of the tests below: examples need what tests need, and would be a second release build.
+release=$(packaging/build.sh --bins)
+# The tests against real images leave a core to the build of those below.
+cargo build --locked --quiet --lib --tests --examples &
+building=$!
+trap 'kill "$building" 2>/dev/null || true' EXIT
+tests/real/run.sh --binary "$release/cudalint" "$@"
+wait "$building"
+# With the build of the tests: examples need what tests need, and would be a second release build.
 cargo run --locked --quiet --example incidents -- fixtures/incidents/public.toml
 cargo test --locked --lib --tests

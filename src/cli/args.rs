@@ -2,7 +2,12 @@
 
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
+
+const EXAMPLE: &str = "\
+Example: cudalint repo/train:1.2 --host-driver 535 --gpu h100
+Exit status: 0 fine, 1 findings, 2 usage, 3 image not readable, 4 unknown (--strict)";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -59,8 +64,15 @@ const RARE: [&str; 32] = [
 ];
 
 /// The command line as people see it: short help without what is rarely needed, variables named once instead of everywhere.
-pub(super) fn command() -> clap::Command {
-    let shorter = |a: clap::Arg| {
+///
+/// `typed`: the arguments. Who names hosts one way there does not mean those that a variable names in another.
+pub(super) fn command(typed: &[OsString]) -> clap::Command {
+    let says = |names: &[&str]| {
+        let texts = typed.iter().filter_map(|t| t.to_str()?.strip_prefix("--"));
+        texts.map(|t| t.split('=').next().unwrap_or_default()).any(|t| names.contains(&t))
+    };
+    let (by_options, by_file) = (says(&HOSTS), says(&["targets"]));
+    let shorter = move |a: clap::Arg| {
         let is_rare = a.get_long().is_some_and(|long| RARE.contains(&long));
         let set = a.get_env().and_then(std::env::var_os);
         let is_off = |v: &std::ffi::OsString| {
@@ -69,11 +81,24 @@ pub(super) fn command() -> clap::Command {
                 || !a.get_action().takes_values() && off.contains(&v.to_ascii_lowercase().as_os_str())
         };
         // An empty variable is an unset one, as pipelines write it; a switch that is off excludes nothing.
-        let a = if set.as_ref().is_some_and(is_off) { a.env(clap::builder::Resettable::Reset) } else { a };
+        let other_way = a
+            .get_long()
+            .is_some_and(|long| by_options && OF_TARGETS.contains(&long) || by_file && HOSTS.contains(&long));
+        let a = if other_way || set.as_ref().is_some_and(is_off) {
+            a.env(clap::builder::Resettable::Reset)
+        } else {
+            a
+        };
         a.hide_env(true).hide_short_help(is_rare)
     };
-    Cli::command().mut_args(shorter).mut_subcommands(|c| c.mut_args(shorter))
+    Cli::command().mut_args(&shorter).mut_subcommands(|c| c.mut_args(&shorter))
 }
+
+/// Options that name the hosts each in their own way.
+pub(super) const HOSTS: [&str; 6] =
+    ["host-driver", "host-cuda", "gpu", "container-toolkit", "runtime-mode", "brand"];
+/// Options that only go with a targets file.
+pub(super) const OF_TARGETS: [&str; 3] = ["targets", "target", "cordoned"];
 
 /// Says whether a container image's GPU software will work on given hosts, without running it.
 #[derive(Parser, Debug)]
@@ -81,7 +106,8 @@ pub(super) fn command() -> clap::Command {
     name = "cudalint",
     version,
     about,
-    after_help = EXAMPLES,
+    after_help = EXAMPLE,
+    after_long_help = EXAMPLES,
     args_conflicts_with_subcommands = true,
     disable_help_subcommand = true
 )]
@@ -649,7 +675,7 @@ mod tests {
         for rare in RARE {
             assert!(known.contains(rare), "{rare}");
         }
-        let lines = command().render_help().to_string().lines().count();
-        assert!(lines <= 72, "{lines} lines");
+        let lines = command(&[]).render_help().to_string().lines().count();
+        assert!(lines <= 64, "{lines} lines");
     }
 }

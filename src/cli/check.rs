@@ -106,7 +106,9 @@ fn document(format: Format, args: &CheckArgs, style: Style, several: bool) -> Op
         Format::Sarif => Box::new(sarif::Log::new(explain::documents())),
         Format::Github => Box::new(github::Annotations::default()),
         Format::Gitlab => Box::new(gitlab::CodeQuality::default()),
-        Format::Junit => Box::new(junit::Suites::new(threshold(args))),
+        Format::Junit => {
+            Box::new(junit::Suites::new(junit::Fails { from: threshold(args), unknown: args.gate.strict }))
+        }
         Format::Markdown => Box::new(markdown::Summary::default()),
         // It wants the matrix too.
         Format::Html | Format::Svg => return None,

@@ -1,6 +1,6 @@
 //! `cudalint.toml` -> arguments that were not typed. What is typed wins over the environment, that over the file.
 
-use super::args::{self, Cli};
+use super::args::{self, Cli, HOSTS, OF_TARGETS};
 use crate::gate::file::{self, Config, PATHS};
 use crate::image::Error;
 use crate::limits;
@@ -20,7 +20,7 @@ pub(super) enum Failure {
 
 /// Parses the arguments, with what a configuration file adds to them.
 pub(super) fn parse(arguments: Vec<OsString>) -> Result<(Cli, Config), Failure> {
-    let command = args::command();
+    let command = args::command(&arguments);
     let matches = command.clone().try_get_matches_from(&arguments).map_err(Failure::Arguments)?;
     let cli = |matches: &ArgMatches| Cli::from_arg_matches(matches).map_err(Failure::Arguments);
     let (leaf, at) = match matches.subcommand() {
@@ -53,16 +53,11 @@ pub(super) fn parse(arguments: Vec<OsString>) -> Result<(Cli, Config), Failure> 
     whole.extend(added(&config, &path, leaf, given));
     whole.extend(arguments.get(at..).unwrap_or_default().iter().cloned());
     // The arguments alone were right: what is wrong now stands in the file.
-    let matches = args::command().try_get_matches_from(&whole).map_err(|e| {
+    let matches = args::command(&arguments).try_get_matches_from(&whole).map_err(|e| {
         Failure::File(Error::usage(format!("{name}: {}", super::one_line(&e).trim_start_matches("error: "))))
     })?;
     Ok((cli(&matches)?, config))
 }
-
-/// Options that name the hosts each in their own way.
-const HOSTS: [&str; 6] = ["host-driver", "host-cuda", "gpu", "container-toolkit", "runtime-mode", "brand"];
-/// Options that only go with a targets file.
-const OF_TARGETS: [&str; 3] = ["targets", "target", "cordoned"];
 
 fn added(config: &Config, file: &Path, leaf: &clap::Command, given: &ArgMatches) -> Vec<OsString> {
     let argument = |name: &str| leaf.get_arguments().find(|a| a.get_long() == Some(name));

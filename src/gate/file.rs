@@ -60,7 +60,7 @@ pub const PATHS: [&str; 4] = ["targets", "catalog", "dockerfile", "baseline"];
 const TABLES: [&str; 2] = ["rules", "ignore"];
 
 #[derive(Deserialize, JsonSchema, Debug)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text, a number without a dot, or a list of them")]
 pub enum OneOrMany {
     One(Word),
     Many(Vec<Word>),
@@ -75,7 +75,7 @@ pub enum Word {
 }
 
 #[derive(Deserialize, JsonSchema, Debug, Default)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, expecting = "a table with select, ignore, level")]
 pub struct RulesTable {
     /// Only these rules count: codes, names, or beginnings of codes such as CUL2.
     #[serde(default)]
@@ -98,7 +98,11 @@ pub enum LevelName {
 
 /// Findings that a team lives with. All scopes that are given must fit.
 #[derive(Deserialize, JsonSchema, Debug)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(
+    rename_all = "kebab-case",
+    deny_unknown_fields,
+    expecting = "a table `[[ignore]]` with rule and reason; rules that do not count at all stand in `[rules] ignore`"
+)]
 pub struct IgnoreRow {
     /// Code, name, or beginning of a code.
     pub rule: String,
@@ -215,7 +219,7 @@ pub fn image_ignores(label: &str, rules: &[RuleId]) -> (Vec<Ignore>, Vec<String>
     let mut wrong = Vec::new();
     let rows = label.split(';').map(str::trim).filter(|row| !row.is_empty());
     let ignores = rows.filter_map(|row| {
-        let (rule, reason) = row.split_once(':').map(|(rule, reason)| (rule, reason.trim()))?;
+        let (rule, reason) = row.split_once(':').map_or((row, ""), |(rule, reason)| (rule, reason.trim()));
         match Selector::parse(rule, rules) {
             Ok(rule) if !reason.is_empty() => Some(Ignore::new(
                 "label of the image".to_owned(),

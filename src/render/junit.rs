@@ -7,14 +7,22 @@ use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 
 /// All suites of a run.
 pub struct Suites {
-    fail_on: Option<Level>,
+    fails: Fails,
     suites: Vec<TestSuite>,
 }
 
+/// What makes a case a failure.
+#[derive(Clone, Copy)]
+pub struct Fails {
+    /// Findings of this level or above.
+    pub from: Option<Level>,
+    /// What the facts do not decide, too.
+    pub unknown: bool,
+}
+
 impl Suites {
-    /// `fail_on`: the level from which on a finding is a failure.
-    pub fn new(fail_on: Option<Level>) -> Suites {
-        Suites { fail_on, suites: Vec::new() }
+    pub fn new(fails: Fails) -> Suites {
+        Suites { fails, suites: Vec::new() }
     }
 }
 
@@ -26,10 +34,10 @@ impl Document for Suites {
             .targets
             .iter()
             .map(|target| {
-                suite(&format!("{name} on {}", safe(&target.name)), Some(&target.name), report, self.fail_on)
+                suite(&format!("{name} on {}", safe(&target.name)), Some(&target.name), report, self.fails)
             })
             .collect();
-        let of_the_image = suite(&name, None, report, self.fail_on);
+        let of_the_image = suite(&name, None, report, self.fails);
         if report.targets.is_empty() || !of_the_image.test_cases.is_empty() {
             suites.insert(0, of_the_image);
         }
@@ -53,19 +61,19 @@ impl Document for Suites {
     }
 }
 
-fn suite(name: &str, target: Option<&String>, report: &Report, fail_on: Option<Level>) -> TestSuite {
+fn suite(name: &str, target: Option<&String>, report: &Report, fails: Fails) -> TestSuite {
     let mut suite = TestSuite::new(name);
     let is_of = |f: &&ReportedFinding| match target {
         Some(target) => f.targets.contains(target),
         None => f.targets.is_empty(),
     };
     for reported in report.findings.iter().chain(&report.passed).filter(is_of) {
-        suite.add_test_case(case(reported, fail_on));
+        suite.add_test_case(case(reported, fails));
     }
     suite
 }
 
-fn case(reported: &ReportedFinding, fail_on: Option<Level>) -> TestCase {
+fn case(reported: &ReportedFinding, fails: Fails) -> TestCase {
     let finding = &reported.finding;
     let path = finding.evidence.first().map(|e: &Evidence| e.place.path.as_str());
     let about = finding.component.as_deref().or(path.filter(|p| *p != "/"));
@@ -73,7 +81,8 @@ fn case(reported: &ReportedFinding, fail_on: Option<Level>) -> TestCase {
         Some(about) => format!("{} {}: {about}", finding.rule.code, finding.rule.name),
         None => format!("{} {}", finding.rule.code, finding.rule.name),
     };
-    let fails = fail_on.is_some_and(|threshold| finding.level >= threshold);
+    let unknown = finding.outcome == Outcome::Unknown;
+    let fails = fails.from.is_some_and(|threshold| finding.level >= threshold) || fails.unknown && unknown;
     let mut status = match (&reported.suppressed, finding.level) {
         (_, Level::Pass) => TestCaseStatus::success(),
         (Some(suppression), _) => {
@@ -82,7 +91,7 @@ fn case(reported: &ReportedFinding, fail_on: Option<Level>) -> TestCase {
             status
         }
         _ if fails => TestCaseStatus::non_success(NonSuccessKind::Failure),
-        _ if finding.outcome == Outcome::Unknown => TestCaseStatus::skipped(),
+        _ if unknown => TestCaseStatus::skipped(),
         _ => TestCaseStatus::success(),
     };
     let told = reported.suppressed.is_none() && finding.level != Level::Pass;

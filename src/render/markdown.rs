@@ -101,19 +101,15 @@ impl Summary {
         }
         for evidence in finding.evidence.iter().take(EVIDENCE_MAX) {
             let layer = report.inventory.facts.image.layers.get(evidence.place.layer.0 as usize);
-            let made = layer.and_then(|l| l.created_by.as_deref()).map_or_else(String::new, |c| {
-                format!(
-                    " (layer {}: {})",
-                    evidence.place.layer.0 + 1,
-                    text(&shorten(&super::text::plain_instruction(c), 120))
-                )
+            let made = layer.and_then(|l| l.created_by.as_deref()).map(|made| {
+                let made = text(&shorten(&super::text::plain_instruction(made), 120));
+                format!(" (layer {}: {made})", evidence.place.layer.0 + 1)
             });
-            let place = if evidence.place.path.is_root() {
-                "image settings".to_owned()
-            } else {
-                text(evidence.place.path.as_str())
+            let place = match evidence.place.path.is_root() {
+                true => "image settings".to_owned(),
+                false => format!("{}{}", text(evidence.place.path.as_str()), made.unwrap_or_default()),
             };
-            let _ = writeln!(part, "- {place}{made}: {}", text(&evidence.detail));
+            let _ = writeln!(part, "- {place}: {}", text(&evidence.detail));
         }
         if finding.evidence.len() > EVIDENCE_MAX {
             let _ = writeln!(part, "- and {} more files", finding.evidence.len() - EVIDENCE_MAX);

@@ -39,11 +39,22 @@ pub struct RuleDoc {
     pub page: &'static str,
 }
 
-/// Indented JSON with a final newline.
+/// Indented JSON with a final newline. What a terminal could take for a command, or for a change of direction, is escaped: it can
+/// only stand within a string.
 pub fn pretty(document: &impl Serialize) -> String {
-    let mut text = serde_json::to_string_pretty(document).unwrap_or_default();
-    text.push('\n');
-    text
+    let text = serde_json::to_string_pretty(document).unwrap_or_default();
+    let mut out = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        if style::is_treacherous(c) && c != '\n' {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out.push('\n');
+    out
 }
 
 /// How many findings with a fingerprint came, so that equal ones can be told apart.
@@ -102,4 +113,17 @@ fn layers_words(image: &ImageIdentity) -> String {
 /// `1 error`, `2 errors`.
 fn plural(count: usize, word: &str) -> String {
     if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pretty;
+
+    #[test]
+    fn json_holds_no_control_character_and_says_the_same() {
+        let text = "a\u{7f}\u{9b}31m\u{202e}\u{ffff}\u{1f600}\n\"";
+        let written = pretty(&text);
+        assert!(written.trim_end().chars().all(|c| !super::style::is_treacherous(c)), "{written}");
+        assert_eq!(serde_json::from_str::<String>(&written).unwrap(), text);
+    }
 }

@@ -40,15 +40,9 @@ impl Style {
 pub fn safe(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let reverses = matches!(
-            c,
-            '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{61c}'
-        );
-        // No character at all, and forbidden in XML.
-        let reverses = reverses || u32::from(c) & 0xfffe == 0xfffe;
         if c == '\t' || c == '\n' {
             out.push(' ');
-        } else if c.is_control() || reverses {
+        } else if is_treacherous(c) {
             out.extend(c.escape_unicode());
         } else {
             out.push(c);
@@ -56,6 +50,13 @@ pub fn safe(text: &str) -> String {
     }
     // GitHub's runner takes it for a command wherever it stands in a line.
     out.replace("##[", "## [")
+}
+
+/// Control characters, marks that end lines or reverse the direction of text, and what is no character at all, which XML forbids.
+pub fn is_treacherous(c: char) -> bool {
+    let marks =
+        matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{61c}');
+    c.is_control() || marks || u32::from(c) & 0xfffe == 0xfffe
 }
 
 /// Text without any meaning in HTML, SVG or XML.
