@@ -162,7 +162,10 @@ class Validators:
                 yield f"junitparser counts {n}"
         rows = lambda fs: sum(len(f["targets"]) or 1 for f in fs)
         want = rows(f for f in counted(reports) if f["level"] == "error"), sum(rows(r["findings"] + r["passed"]) + (not r["complete"]) for r in reports)
-        if (n := (len(root.findall(".//failure")), len(root.findall(".//testcase")))) != want:
+        n = len(root.findall(".//failure")), len(root.findall(".//testcase"))
+        # With --strict, which only one run has, what is unknown fails too.
+        unknown = any(t["verdict"] == "unknown" for r in reports for t in r["targets"])
+        if n[1] != want[1] or n[0] != want[0] and not (unknown and n[0] > want[0]):
             yield f"failures, cases: {n}; errors, findings and passed checks: {want}"
         yield from untold(counted(reports), "".join(root.itertext()) + "".join(e.get("message", "") for e in root.iter()))
         for element in root.iter(*EXTENSIONS):
