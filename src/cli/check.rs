@@ -15,9 +15,8 @@ use crate::render::matrix::View;
 use crate::render::style::Style;
 use crate::render::{Context, Document, github, gitlab, html, json, junit, markdown, sarif, text};
 use crate::report::{Level, Report, Verdict};
-use crate::rules::{Judge, Policy, Profile, RULES};
+use crate::rules::{self, Judge, Policy, Profile};
 use crate::target::{Driver, Host, Target};
-use std::io::Read;
 use std::path::Path;
 
 const FORMATS: &[Format] = &[
@@ -140,7 +139,7 @@ fn add_to_page(
 }
 
 fn gate(args: &CheckArgs, config: Config, as_of: &str) -> Result<Gate, Error> {
-    let known: Vec<_> = RULES.iter().map(|r| r.id).collect();
+    let known = rules::ids();
     let parse = |option: &str, texts: &[String]| -> Result<Vec<Selector>, Error> {
         let one =
             |t: &String| Selector::parse(t, &known).map_err(|e| Error::usage(format!("--{option}: {e}")));
@@ -168,8 +167,7 @@ fn heed_label(gate: &mut Gate, inventory: &Inventory, args: &CheckArgs) {
         ));
         return;
     }
-    let known: Vec<_> = RULES.iter().map(|r| r.id).collect();
-    let (ignores, wrong) = file::image_ignores(label, &known);
+    let (ignores, wrong) = file::image_ignores(label, &rules::ids());
     for text in wrong {
         remark(&text);
     }
@@ -179,11 +177,8 @@ fn heed_label(gate: &mut Gate, inventory: &Inventory, args: &CheckArgs) {
 fn baseline(path: &Path) -> Result<Baseline, Error> {
     let name = path.display().to_string();
     let refuse = |e: String| Error::usage(format!("--baseline `{name}`: {e}"));
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|f| f.take(limits::BASELINE_BYTES_MAX).read_to_end(&mut bytes))
-        .map_err(|e| refuse(e.to_string()))?;
-    Baseline::read(&name, &bytes).map_err(refuse)
+    let text = config::text_file(path, limits::BASELINE_BYTES_MAX).map_err(refuse)?;
+    Baseline::read(&name, text.as_bytes()).map_err(refuse)
 }
 
 fn dockerfile(path: &Path) -> Result<Dockerfile, Error> {

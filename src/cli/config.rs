@@ -4,7 +4,7 @@ use super::args::{self, Cli, HOSTS, OF_TARGETS};
 use crate::gate::file::{self, Config, PATHS};
 use crate::image::Error;
 use crate::limits;
-use crate::rules::RULES;
+use crate::rules;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
 use std::ffi::OsString;
@@ -147,8 +147,7 @@ fn checkout(dir: &Path) -> Option<PathBuf> {
 fn read(path: &Path, name: &str) -> Result<Config, Error> {
     let text =
         text_file(path, limits::CONFIG_FILE_BYTES_MAX).map_err(|e| Error::usage(format!("`{name}`: {e}")))?;
-    let rules: Vec<_> = RULES.iter().map(|r| r.id).collect();
-    file::parse(name, &text, &rules).map_err(|e| Error::usage(format!("{name}: {e}")))
+    file::parse(name, &text, &rules::ids()).map_err(|e| Error::usage(format!("{name}: {e}")))
 }
 
 /// A text file of at most `max` bytes.

@@ -15,29 +15,26 @@ mod pages {
 
 pub(super) fn explain(args: &ExplainArgs) -> Result<u8, Error> {
     let rule = rules::find(&args.rule).ok_or_else(|| unknown(&args.rule))?;
-    let page = pages::PAGES.iter().find(|(stem, _)| *stem == rule.id.name).map(|(_, text)| *text);
-    let page =
-        page.ok_or_else(|| Error::look(format!("the page of {} is missing in this build", rule.id.code)))?;
-    output::to_stdout(format!("{}\n\n{}", rule.id.code, prose(page)).as_bytes())?;
+    let page = page(rule.id.name)
+        .ok_or_else(|| Error::look(format!("the page of {} is missing in this build", rule.id.code)))?;
+    output::to_stdout(format!("{}\n\n{page}", rule.id.code).as_bytes())?;
     Ok(status::OK)
 }
 
-/// The page without its machine block.
-fn prose(page: &str) -> &str {
-    let after =
-        page.strip_prefix("```toml\n").and_then(|rest| rest.split_once("\n```\n")).map(|(_, prose)| prose);
-    after.unwrap_or(page).trim_start()
+/// The page of a rule, without its machine block.
+fn page(name: &str) -> Option<&'static str> {
+    let (_, page) = pages::PAGES.iter().find(|(stem, _)| *stem == name)?;
+    let after = page.strip_prefix("```toml\n").and_then(|rest| rest.split_once("\n```\n"));
+    Some(after.map_or(*page, |(_, prose)| prose).trim_start())
 }
 
 /// All rules with their pages, for documents.
 pub(super) fn documents() -> Vec<RuleDoc> {
-    let page =
-        |name: &str| pages::PAGES.iter().find(|(stem, _)| *stem == name).map_or("", |(_, text)| prose(text));
     let doc = |r: &rules::Rule| RuleDoc {
         code: r.id.code,
         name: r.id.name,
         summary: r.summary,
-        page: page(r.id.name),
+        page: page(r.id.name).unwrap_or_default(),
     };
     RULES.iter().map(doc).collect()
 }

@@ -331,20 +331,14 @@ fn commands(instruction: &Instruction) -> Vec<String> {
         let typed = [collapse(command), collapse(&instruction.rest)];
         return exec.into_iter().chain(typed).filter(|c| !c.is_empty()).collect();
     }
-    let bodies: Vec<String> = instruction.heredocs.iter().map(|b| collapse(b)).collect();
-    let mut out =
-        vec![bodies.join(" "), collapse(command), collapse(&format!("{command} {}", bodies.join(" ")))];
+    let bodies: Vec<&str> = instruction.heredocs.iter().map(|h| h.body.as_str()).collect();
+    let ended: Vec<String> = instruction.heredocs.iter().map(|h| format!("{} {}", h.body, h.end)).collect();
+    let (bodies, ended) = (bodies.join(" "), ended.join(" "));
+    let forms =
+        [bodies.clone(), command.to_owned(), format!("{command} {bodies}"), format!("{command} {ended}")];
+    let mut out: Vec<String> = forms.iter().map(|f| collapse(f)).collect();
     // A body that begins with #! is a file of its own, named after its mark.
-    out.extend(command.split_whitespace().filter_map(|w| {
-        let mark = w.strip_prefix("<<")?.trim_start_matches('-').trim_matches(['"', '\'']);
-        Some(format!("/dev/pipes/{mark}"))
-    }));
-    let ends = command
-        .split_whitespace()
-        .filter_map(|w| w.strip_prefix("<<"))
-        .map(|w| w.trim_start_matches('-').trim_matches(['"', '\'']));
-    let written: Vec<String> = bodies.iter().zip(ends).map(|(body, end)| format!("{body} {end}")).collect();
-    out.push(collapse(&format!("{command} {}", written.join(" "))));
+    out.extend(instruction.heredocs.iter().map(|h| format!("/dev/pipes/{}", h.end)));
     out.retain(|c| !c.is_empty());
     out
 }

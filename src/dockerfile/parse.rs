@@ -7,13 +7,21 @@ pub(super) struct Instruction {
     pub(super) keyword: String,
     /// What follows the keyword, continuations joined, without heredoc bodies.
     pub(super) rest: String,
-    /// Bodies of heredocs, as written.
-    pub(super) heredocs: Vec<String>,
+    pub(super) heredocs: Vec<Heredoc>,
     /// 1-based, both included.
     pub(super) start: u32,
     pub(super) end: u32,
     /// On one line, for people.
     pub(super) text: String,
+}
+
+/// A heredoc of an instruction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Heredoc {
+    /// The word that ends it.
+    pub(super) end: String,
+    /// As written.
+    pub(super) body: String,
 }
 
 /// From one FROM to the next.
@@ -136,7 +144,7 @@ fn instructions(text: &str) -> Result<Vec<Instruction>, String> {
         let words =
             if matches!(keyword.as_str(), "RUN" | "COPY" | "ADD") { heredoc_words(rest) } else { Vec::new() };
         let mut heredocs = Vec::new();
-        for word in &words {
+        for word in words {
             let mut body = String::new();
             while let Some(line) = lines.get(at) {
                 at += 1;
@@ -147,7 +155,7 @@ fn instructions(text: &str) -> Result<Vec<Instruction>, String> {
                 body.push_str(bare);
                 body.push('\n');
             }
-            heredocs.push(body);
+            heredocs.push(Heredoc { end: word.end, body });
         }
         let text = format!("{keyword} {}", rest.split_whitespace().collect::<Vec<_>>().join(" "));
         let [start, end] = [start + 1, at].map(|n| u32::try_from(n).unwrap_or(u32::MAX));

@@ -2,6 +2,7 @@
 
 use crate::facts::json::ToolJson;
 use crate::inventory::{Component, ComponentKind, Inventory, Linkage};
+use crate::names::percent_encoded;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -119,12 +120,5 @@ fn property(name: &str, value: &str) -> Value {
 
 /// As package URLs escape names and versions.
 fn encoded(text: &str) -> String {
-    let mut out = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
+    percent_encoded(text, b"")
 }

@@ -144,11 +144,6 @@ impl Ignore {
         Some(targets)
     }
 
-    /// For one that has expired: only takes note of what it would cover.
-    pub(super) fn would_match(&mut self, finding: &ReportedFinding, report: &Report, names: &[&str]) {
-        let _targets = self.covers(finding, report, names);
-    }
-
     /// Where a finding rests on several files, all of them must be within the scope.
     fn fits_files(&self, finding: &ReportedFinding) -> bool {
         let mut paths =

@@ -99,18 +99,18 @@ impl Gate {
         let mut rest = finding;
         for ignore in &mut self.ignores {
             if ignore.is_expired(&self.as_of) {
-                ignore.would_match(&rest, report, names);
+                // Only so that it is known what it would cover.
+                let _targets = ignore.covers(&rest, report, names);
             } else if let Some(covered) = ignore.covers(&rest, report, names) {
                 let Some(left) = split(rest, &covered, &ignore.suppression(), out) else { return };
                 rest = left;
             }
         }
-        if let Some(baseline) = &self.baseline {
-            let covered = baseline.covers(&rest);
-            if let Some(covered) = covered {
-                let Some(left) = split(rest, &covered, &baseline.suppression(), out) else { return };
-                rest = left;
-            }
+        if let Some(baseline) = &self.baseline
+            && let Some(covered) = baseline.covers(&rest)
+        {
+            let Some(left) = split(rest, &covered, &baseline.suppression(), out) else { return };
+            rest = left;
         }
         out.push(rest);
     }

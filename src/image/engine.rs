@@ -9,8 +9,9 @@
 
 use super::auth::Environment;
 use super::reference::Reference;
+use super::registry::innermost;
 use super::{Error, source::Engine};
-use crate::names::{Digest, Platform};
+use crate::names::{Digest, Platform, percent_encoded};
 use bytes::Bytes;
 use reqwest::{Certificate, Client, ClientBuilder, Identity, StatusCode};
 use serde::Deserialize;
@@ -164,14 +165,7 @@ fn api(address: &Address, prefix: &str, name: &str, limits: Limits) -> Result<Bo
         .build()
         .map_err(|e| failed(e.to_string()))?;
     let (client, base) = client(address)?;
-    let encoded: String = name
-        .bytes()
-        .map(|b| match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(b).to_string(),
-            other => format!("%{other:02X}"),
-        })
-        .collect();
-    let url = format!("{base}/images/{encoded}/get");
+    let url = format!("{base}/images/{}/get", percent_encoded(name, b""));
     let mut ask = client.get(&url);
     if let Some(timeout) = limits.timeout {
         ask = ask.timeout(timeout);
@@ -259,14 +253,6 @@ fn client(address: &Address) -> Result<(Client, String), Error> {
             Ok((client, format!("https://{host}")))
         }
     }
-}
-
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(inner) = error.source() {
-        error = inner;
-    }
-    error.to_string()
 }
 
 /// What a daemon sends, read by a thread that may wait.

@@ -52,7 +52,7 @@ fn annotation(command: &str, reported: &ReportedFinding, report: &Report) -> Str
     let finding = &reported.finding;
     let mut properties = Vec::new();
     if let Some(line) = &reported.line {
-        properties.push(format!("file={}", property(line.file.trim_start_matches("./"))));
+        properties.push(format!("file={}", property(&line.file)));
         properties.push(format!("line={},endLine={}", line.start, line.end));
     }
     let title = format!("{} {}", finding.rule.code, finding.rule.name);

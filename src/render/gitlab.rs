@@ -36,7 +36,7 @@ fn row(reported: &ReportedFinding, ordinal: usize, report: &Report) -> Value {
         Level::Note | Level::Pass => "info",
     };
     let (path, begin) = match &reported.line {
-        Some(line) => (line.file.trim_start_matches("./").to_owned(), line.start),
+        Some(line) => (line.file.clone(), line.start),
         None => (in_image(reported, report), 1),
     };
     let fingerprint = match ordinal {
@@ -63,7 +63,7 @@ fn row(reported: &ReportedFinding, ordinal: usize, report: &Report) -> Value {
 }
 
 fn in_image(reported: &ReportedFinding, report: &Report) -> String {
-    let name = super::last_name(&report.inventory.facts.image);
-    let path = reported.finding.evidence.first().map_or("", |e| e.place.path.as_str());
-    safe(format!("{name}/{}", path.trim_start_matches('/')).trim_end_matches('/'))
+    let image = &report.inventory.facts.image;
+    let first = reported.finding.evidence.first();
+    safe(&first.map_or_else(String::new, |e| super::path_in_image(&e.place.path, image)))
 }

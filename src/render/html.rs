@@ -74,12 +74,7 @@ fn verdicts(report: &Report, index: usize, out: &mut String) {
         }
         out.push_str("</ul>\n");
     }
-    let counts: Vec<String> = [(Level::Error, "error"), (Level::Warning, "warning"), (Level::Note, "note")]
-        .into_iter()
-        .map(|(level, word)| super::plural(report.count(level), word))
-        .collect();
-    let lowest = report.lowest_driver.as_ref().map_or_else(String::new, |d| format!(" Lowest driver: {d}."));
-    let _ = writeln!(out, "<p>{}.{}</p>", counts.join(", "), text(&lowest));
+    let _ = writeln!(out, "<p>{}</p>", text(&super::closing_words(report)));
 }
 
 fn verdict(target: &TargetVerdict, report: &Report, index: usize, out: &mut String) {
@@ -124,8 +119,7 @@ fn finding(reported: &ReportedFinding, report: &Report, id: &str, out: &mut Stri
         let _ = writeln!(out, "<dt>{label}</dt><dd>{value}</dd>");
     };
     if let Some(suppression) = &reported.suppressed {
-        let until = suppression.until.as_ref().map_or_else(String::new, |u| format!(", until {u}"));
-        row("suppressed", &text(&format!("{}{until}", suppression.reason)));
+        row("suppressed", &text(&super::suppression_words(suppression)));
     }
     if let Some(line) = &reported.line {
         let place = format!("{}:{}", line.file, line.start);

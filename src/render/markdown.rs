@@ -40,8 +40,7 @@ impl Document for Summary {
             let mut list = String::from("<details><summary>Notes and suppressed findings</summary>\n\n");
             for finding in quiet {
                 let why = finding.suppressed.as_ref().map_or_else(String::new, |s| {
-                    let until = s.until.as_ref().map_or_else(String::new, |u| format!(", until {u}"));
-                    format!(" (suppressed: {}{until})", text(&s.reason))
+                    format!(" (suppressed: {})", text(&super::suppression_words(s)))
                 });
                 let rule = finding.finding.rule.code;
                 let _ = writeln!(
@@ -54,7 +53,7 @@ impl Document for Summary {
             list.push_str("\n</details>\n\n");
             self.push(&list);
         }
-        self.push(&closing(report));
+        self.push(&format!("{}\n", super::closing_words(report)));
     }
 
     fn finish(mut self: Box<Self>) -> String {
@@ -169,15 +168,6 @@ fn row(target: &TargetVerdict, report: &Report) -> String {
     let gpus = if gpus.is_empty() { "any".to_owned() } else { gpus.join(", ") };
     let reason = super::text::reason(target, report);
     format!("| {word} | {} | {} | {} |", text(driver), text(&gpus), text(&reason))
-}
-
-fn closing(report: &Report) -> String {
-    let counts: Vec<String> = [(Level::Error, "error"), (Level::Warning, "warning"), (Level::Note, "note")]
-        .into_iter()
-        .map(|(level, word)| super::plural(report.count(level), word))
-        .collect();
-    let lowest = report.lowest_driver.as_ref().map_or_else(String::new, |d| format!(" Lowest driver: {d}."));
-    format!("{}.{lowest}\n", counts.join(", "))
 }
 
 /// A broken-up mention reaches nobody: GitHub looks for names in the text as it is shown.

@@ -18,7 +18,8 @@ pub mod weight;
 
 use crate::facts::ImageIdentity;
 use crate::facts::json::{TimingJson, ToolJson};
-use crate::report::{Report, ReportedFinding, RuntimeError};
+use crate::names::ImagePath;
+use crate::report::{Level, Report, ReportedFinding, RuntimeError, Suppression};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use style::{Style, safe};
@@ -101,6 +102,27 @@ pub struct Context {
 fn last_name(image: &ImageIdentity) -> &str {
     let parts = image.repository.rsplit(['/', ':', '\\']);
     parts.map(|p| p.trim_matches('.')).find(|p| !p.is_empty()).unwrap_or("image")
+}
+
+/// A file as documents name it that want a path outside of any image: `train/opt/lib.so`; the image alone for its settings.
+fn path_in_image(path: &ImagePath, image: &ImageIdentity) -> String {
+    let path = path.as_str().trim_start_matches('/');
+    let name = last_name(image);
+    if path.is_empty() { name.to_owned() } else { format!("{name}/{path}") }
+}
+
+/// `1 error, 0 warnings, 2 notes. Lowest driver: 525.60.13.`
+fn closing_words(report: &Report) -> String {
+    let counts = [(Level::Error, "error"), (Level::Warning, "warning"), (Level::Note, "note")]
+        .map(|(level, word)| plural(report.count(level), word));
+    let lowest = report.lowest_driver.as_ref().map_or_else(String::new, |d| format!(" Lowest driver: {d}."));
+    format!("{}.{lowest}", counts.join(", "))
+}
+
+/// `the T4 machines go in January, until 2027-01-31`.
+fn suppression_words(suppression: &Suppression) -> String {
+    let until = suppression.until.as_ref().map_or_else(String::new, |u| format!(", until {u}"));
+    format!("{}{until}", suppression.reason)
 }
 
 /// `14 layers, 6.1 GB`, where their size is known.

@@ -6,6 +6,7 @@
 
 use super::style::safe;
 use super::{Context, Document, Ordinals, RuleDoc};
+use crate::names::percent_encoded;
 use crate::report::{Evidence, Report, ReportedFinding};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -57,7 +58,7 @@ fn run(report: &Report, context: &Context, all: &[RuleDoc], category: &str) -> V
     let mut ordinals = Ordinals::default();
     let results: Vec<Value> =
         shown.iter().map(|finding| result(finding, ordinals.next(finding), &rules, report)).collect();
-    let mut run = json!({
+    json!({
         "tool": { "driver": {
             "name": "cudalint",
             "fullName": format!("cudalint {}", context.tool.version),
@@ -71,15 +72,11 @@ fn run(report: &Report, context: &Context, all: &[RuleDoc], category: &str) -> V
         "originalUriBaseIds": { ROOT: { "description": { "text": "Root of the file system in the container image." } } },
         "columnKind": "unicodeCodePoints",
         "results": results,
-    });
-    let notifications = notifications(report, shown.len());
-    if let Some(object) = run.as_object_mut() {
-        object.insert(
-            "invocations".to_owned(),
-            json!([{ "executionSuccessful": report.complete, "toolExecutionNotifications": notifications }]),
-        );
-    }
-    run
+        "invocations": [{
+            "executionSuccessful": report.complete,
+            "toolExecutionNotifications": notifications(report, shown.len()),
+        }],
+    })
 }
 
 fn category(report: &Report) -> String {
@@ -214,7 +211,7 @@ fn location(reported: &ReportedFinding, report: &Report) -> Value {
     let logical = first.map(|e| logical(e, report));
     json!({
         "physicalLocation": {
-            "artifactLocation": { "uri": uri(line.file.trim_start_matches("./")) },
+            "artifactLocation": { "uri": uri(&line.file) },
             "region": { "startLine": line.start, "startColumn": 1, "endLine": line.end, "endColumn": 2 },
         },
         "logicalLocations": logical.into_iter().collect::<Vec<_>>(),
@@ -222,9 +219,7 @@ fn location(reported: &ReportedFinding, report: &Report) -> Value {
 }
 
 fn in_image(evidence: &Evidence, report: &Report) -> Value {
-    let name = super::last_name(&report.inventory.facts.image);
-    let path = evidence.place.path.as_str().trim_start_matches('/');
-    let path = if path.is_empty() { name.to_owned() } else { format!("{name}/{path}") };
+    let path = super::path_in_image(&evidence.place.path, &report.inventory.facts.image);
     json!({
         "physicalLocation": {
             "artifactLocation": { "uri": uri(&path), "uriBaseId": ROOT },
@@ -241,16 +236,7 @@ fn logical(evidence: &Evidence, report: &Report) -> Value {
     json!({ "fullyQualifiedName": safe(&name), "kind": "resource" })
 }
 
-/// A relative URI: everything but letters, digits and a few signs percent-encoded. A colon in the first part would be a scheme.
+/// A relative URI. A colon in the first part would be a scheme.
 fn uri(path: &str) -> String {
-    let mut out = String::new();
-    for byte in path.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' => {
-                out.push(char::from(byte));
-            }
-            other => out.push_str(&format!("%{other:02X}")),
-        }
-    }
-    out
+    percent_encoded(path, b"/")
 }

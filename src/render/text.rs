@@ -215,8 +215,7 @@ fn finding(reported: &ReportedFinding, report: &Report, options: Options) -> Str
     }
     out.push_str(&details(finding, style));
     if let Some(suppression) = &reported.suppressed {
-        let until = suppression.until.as_ref().map_or_else(String::new, |u| format!(", until {u}"));
-        line(&mut out, style, "=", "suppressed", &format!("{}{until}", suppression.reason));
+        line(&mut out, style, "=", "suppressed", &super::suppression_words(suppression));
     }
     let for_some = !reported.targets.is_empty() && reported.targets.len() < report.targets.len();
     if for_some {

@@ -31,17 +31,11 @@ pub fn report<'a>(
     for (target, parts) in judged {
         targets.push(judge_target(inventory, &target, parts, &mut collected, &identity));
     }
-    let mut report = Report {
-        inventory,
-        complete: inventory.facts.complete,
-        targets,
-        findings: collected.rows,
-        passed: Vec::new(),
-        lowest_driver,
-    };
-    report.arrange();
-    let held = report.findings.partition_point(|f| f.finding.level > Level::Pass);
-    report.passed = report.findings.split_off(held);
+    let (findings, mut passed): (Vec<_>, Vec<_>) =
+        collected.rows.into_iter().partition(|f| f.finding.level > Level::Pass);
+    super::sort(&mut passed);
+    let complete = inventory.facts.complete;
+    let mut report = Report { inventory, complete, targets, findings, passed, lowest_driver };
     report.arrange();
     report
 }

@@ -302,15 +302,20 @@ impl<'a> Report<'a> {
 
     /// Puts the findings into their order (worst first, then by rule) and tells every target which are its own.
     pub fn arrange(&mut self) {
-        self.findings.sort_by_key(|f| {
-            let first = f.finding.evidence.first().cloned();
-            let level = std::cmp::Reverse(f.finding.level);
-            (level, f.finding.rule, f.finding.component.clone(), first, f.targets.clone())
-        });
+        sort(&mut self.findings);
         for target in &mut self.targets {
             let stands = |f: &ReportedFinding| f.targets.contains(&target.name);
             target.findings =
                 self.findings.iter().enumerate().filter(|(_, f)| stands(f)).map(|(i, _)| i).collect();
         }
     }
+}
+
+/// Worst first, then by rule.
+fn sort(findings: &mut [ReportedFinding]) {
+    findings.sort_by_key(|f| {
+        let first = f.finding.evidence.first().cloned();
+        let level = std::cmp::Reverse(f.finding.level);
+        (level, f.finding.rule, f.finding.component.clone(), first, f.targets.clone())
+    });
 }

@@ -271,6 +271,11 @@ pub const RULES: &[Rule] = &[
     image_incomplete::RULE,
 ];
 
+/// Every rule by its two names.
+pub fn ids() -> Vec<RuleId> {
+    RULES.iter().map(|r| r.id).collect()
+}
+
 /// The rule of a code or name.
 pub fn find(text: &str) -> Option<&'static Rule> {
     RULES.iter().find(|r| r.id.code.eq_ignore_ascii_case(text) || r.id.name.eq_ignore_ascii_case(text))

@@ -17,6 +17,7 @@ mod session;
 mod stream;
 mod token;
 
+pub(super) use refusal::innermost;
 use std::fmt;
 use std::io::Read;
 use std::path::PathBuf;

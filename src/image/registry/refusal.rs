@@ -223,7 +223,7 @@ pub(super) fn authority(url: &reqwest::Url) -> Option<String> {
 }
 
 /// The last cause of an error: reqwest's own text says only that there is one, and quotes the URL.
-pub(super) fn innermost(error: &reqwest::Error) -> String {
+pub(in crate::image) fn innermost(error: &reqwest::Error) -> String {
     let mut last = None;
     let mut next = error.source();
     while let Some(cause) = next {
