@@ -70,7 +70,7 @@ CONTROL
 SOURCE_DATE_EPOCH=$epoch dpkg-deb --build --root-owner-group "$root" "$out/cudalint_${version}_$debian.deb" >/dev/null
 
 echo "== wheel"
-maturin build --quiet --release --features static --target "$CARGO_BUILD_TARGET" --compatibility manylinux_2_17 --out "$work/wheel"
+maturin build --quiet --release --features static,isal --target "$CARGO_BUILD_TARGET" --compatibility manylinux_2_17 --out "$work/wheel"
 # A program without shared libraries runs with either C library.
 wheel tags --remove --platform-tag "+musllinux_1_1_$machine" "$work"/wheel/*.whl >/dev/null
 mv "$work"/wheel/*.whl "$out"

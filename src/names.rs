@@ -79,25 +79,19 @@ impl ImagePath {
 
     /// As [`ImagePath::from_bytes`], from text.
     pub fn new(name: &str) -> ImagePath {
-        let mut parts: Vec<&str> = Vec::new();
-        for part in name.split('/') {
-            match part {
-                "" | "." => {}
-                ".." => {
-                    parts.pop();
-                }
-                part => parts.push(part),
-            }
-        }
-        let mut path = String::with_capacity(name.len() + 1);
-        for part in parts {
-            path.push('/');
-            path.push_str(part);
-        }
-        if path.is_empty() {
-            path.push('/');
-        }
-        ImagePath(path)
+        ImagePath::from_normal(extended(String::with_capacity(name.len() + 1), name))
+    }
+
+    /// As [`ImagePath::new`]; a text that is normal already is taken as it is.
+    pub fn from_owned(path: String) -> ImagePath {
+        let odd = |part: &str| matches!(part, "" | "." | "..");
+        let is_normal = path.strip_prefix('/').is_some_and(|rest| !rest.split('/').any(odd));
+        if is_normal { ImagePath(path) } else { ImagePath::new(&path) }
+    }
+
+    /// From a text that is normal already, but for the root, which is empty.
+    pub(crate) fn from_normal(path: String) -> ImagePath {
+        if path.is_empty() { ImagePath("/".to_owned()) } else { ImagePath(path) }
     }
 
     pub fn as_str(&self) -> &str {
@@ -126,7 +120,11 @@ impl ImagePath {
         if name.starts_with('/') {
             return ImagePath::new(name);
         }
-        ImagePath::new(&format!("{}/{}", self.0, name))
+        let mut path = String::with_capacity(self.0.len() + 1 + name.len());
+        if !self.is_root() {
+            path.push_str(&self.0);
+        }
+        ImagePath::from_normal(extended(path, name))
     }
 
     /// Whether `self` lies below `dir` (a path is not below itself).
@@ -135,6 +133,28 @@ impl ImagePath {
             || self.0.len() > dir.0.len()
                 && self.0.starts_with(&dir.0)
                 && self.0.as_bytes()[dir.0.len()] == b'/'
+    }
+}
+
+/// A normal path, empty for the root, and the parts of `name` below it.
+fn extended(mut path: String, name: &str) -> String {
+    for part in name.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => path.truncate(path.rfind('/').unwrap_or(0)),
+            part => {
+                path.push('/');
+                path.push_str(part);
+            }
+        }
+    }
+    path
+}
+
+/// Looked up by text: both compare alike.
+impl std::borrow::Borrow<str> for ImagePath {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -17,8 +17,7 @@ use cudalint::version::Version;
 use std::collections::BTreeMap;
 
 fn tables() -> toml::Table {
-    let file = cudalint::catalog::FILES.iter().find(|f| f.name == "image_configs").unwrap();
-    file.text.parse().unwrap()
+    include_str!("../rules/catalog/image_configs.toml").parse().unwrap()
 }
 
 fn text<'t>(row: &'t toml::Value, key: &str) -> &'t str {

@@ -19,33 +19,12 @@ use std::collections::BTreeMap;
 pub struct CatalogFile {
     /// Without `.toml`.
     pub name: &'static str,
-    pub text: &'static str,
+    /// Name of each table -> its rows as JSON.
+    tables: &'static [(&'static str, &'static str)],
 }
 
-macro_rules! catalog_files {
-    ($($name:literal),* $(,)?) => {
-        &[$(CatalogFile { name: $name, text: include_str!(concat!("../../rules/catalog/", $name, ".toml")) }),*]
-    };
-}
-
-/// All files, in the order in which they are read.
-pub const FILES: &[CatalogFile] = catalog_files![
-    "architectures",
-    "components",
-    "container_stack",
-    "driver_security",
-    "drivers",
-    "errors",
-    "forward_compat",
-    "frameworks",
-    "gpus",
-    "image_configs",
-    "libraries",
-    "library_bugs",
-    "loading",
-    "ptx_isa",
-    "toolkits",
-];
+// FILES, in the order of their names, and AS_OF.
+include!(concat!(env!("OUT_DIR"), "/catalog.rs"));
 
 /// The rows that judgments read.
 #[derive(Clone, Debug, Default)]
@@ -107,75 +86,66 @@ impl Catalog {
             let reason = format!("no catalog file of that name; there is {}", known.join(", "));
             return Err(CatalogError { file: unknown.clone(), reason });
         }
-        let mut catalog = Catalog { overlays: overlay.keys().cloned().collect(), ..Catalog::default() };
+        let mut catalog = Catalog {
+            overlays: overlay.keys().cloned().collect(),
+            as_of: AS_OF.to_owned(),
+            ..Catalog::default()
+        };
         for file in FILES {
-            let mut table = parse(file.name, file.text)?;
-            catalog.take_as_of(&table);
-            if let Some(text) = overlay.get(file.name) {
-                lay_over(&mut table, parse(file.name, text)?);
-            }
-            catalog.take(file.name, &mut table)?;
+            let overlay = overlay.get(file.name).map(|text| parse(file.name, text)).transpose()?;
+            catalog.take(&Tables { file, overlay })?;
         }
         catalog.branches.sort_by_key(|b| b.branch);
         Ok(catalog)
     }
 
-    fn take_as_of(&mut self, table: &toml::Table) {
-        if let Some(date) = table.get("as_of").and_then(|v| v.as_str())
-            && date > self.as_of.as_str()
-        {
-            date.clone_into(&mut self.as_of);
-        }
-    }
-
-    fn take(&mut self, file: &str, table: &mut toml::Table) -> Result<(), CatalogError> {
-        let t = table;
-        match file {
+    fn take(&mut self, t: &Tables<'_>) -> Result<(), CatalogError> {
+        match t.file.name {
             "drivers" => {
-                self.branches = rows(file, t, "branch")?;
-                self.driver_versions = rows(file, t, "version")?;
-                self.driver_archs = rows(file, t, "arch")?;
-                self.tegra = rows(file, t, "tegra")?;
+                self.branches = t.rows("branch")?;
+                self.driver_versions = t.rows("version")?;
+                self.driver_archs = t.rows("arch")?;
+                self.tegra = t.rows("tegra")?;
             }
             "toolkits" => {
-                self.toolkits = rows(file, t, "toolkit")?;
-                self.families = rows(file, t, "family")?;
+                self.toolkits = t.rows("toolkit")?;
+                self.families = t.rows("family")?;
             }
-            "ptx_isa" => self.ptx = rows(file, t, "ptx")?,
-            "architectures" => self.archs = rows(file, t, "arch")?,
+            "ptx_isa" => self.ptx = t.rows("ptx")?,
+            "architectures" => self.archs = t.rows("arch")?,
             "gpus" => {
-                self.gpus = rows(file, t, "gpu")?;
-                self.ambiguous = rows(file, t, "ambiguous")?;
-                self.cloud = rows(file, t, "cloud")?;
+                self.gpus = t.rows("gpu")?;
+                self.ambiguous = t.rows("ambiguous")?;
+                self.cloud = t.rows("cloud")?;
             }
             "forward_compat" => {
-                self.compat_packages = rows(file, t, "package")?;
-                self.compat_matrix = rows(file, t, "matrix")?;
-                self.historic_bases = rows(file, t, "historic_base")?;
+                self.compat_packages = t.rows("package")?;
+                self.compat_matrix = t.rows("matrix")?;
+                self.historic_bases = t.rows("historic_base")?;
             }
-            "frameworks" => self.tritons = rows(file, t, "triton_release")?,
+            "frameworks" => self.tritons = t.rows("triton_release")?,
             "library_bugs" => {
-                self.bugs = rows(file, t, "bug")?;
-                self.cudnn_gpus = rows(file, t, "cudnn_gpu")?;
+                self.bugs = t.rows("bug")?;
+                self.cudnn_gpus = t.rows("cudnn_gpu")?;
             }
             "loading" => {
-                self.preloads = rows(file, t, "preload")?;
-                self.dlopens = rows(file, t, "dlopen")?;
-                self.search_only = rows(file, t, "search_only")?;
+                self.preloads = t.rows("preload")?;
+                self.dlopens = t.rows("dlopen")?;
+                self.search_only = t.rows("search_only")?;
             }
             "container_stack" => {
-                self.capabilities = rows(file, t, "capability")?;
-                self.driver_needs = rows(file, t, "driver_need")?;
-                self.settings = rows(file, t, "setting")?;
+                self.capabilities = t.rows("capability")?;
+                self.driver_needs = t.rows("driver_need")?;
+                self.settings = t.rows("setting")?;
             }
             "driver_security" => {
-                self.driver_fixes = rows(file, t, "latest_fix")?;
-                self.toolkit_fixes = rows(file, t, "container_toolkit")?;
+                self.driver_fixes = t.rows("latest_fix")?;
+                self.toolkit_fixes = t.rows("container_toolkit")?;
             }
-            "errors" => self.errors = rows(file, t, "error")?,
+            "errors" => self.errors = t.rows("error")?,
             "components" => {
-                self.components = rows(file, t, "component")?;
-                self.frameworks = rows(file, t, "framework")?;
+                self.components = t.rows("component")?;
+                self.frameworks = t.rows("framework")?;
             }
             _ => {}
         }
@@ -263,12 +233,21 @@ fn parse(file: &str, text: &str) -> Result<toml::Table, CatalogError> {
         .map_err(|e: toml::de::Error| CatalogError { file: file.to_owned(), reason: located(text, &e) })
 }
 
-fn rows<T: DeserializeOwned>(file: &str, table: &mut toml::Table, key: &str) -> Result<Vec<T>, CatalogError> {
-    let Some(value) = table.remove(key) else { return Ok(Vec::new()) };
-    value.try_into().map_err(|e: toml::de::Error| CatalogError {
-        file: file.to_owned(),
-        reason: format!("[[{key}]]: {e}"),
-    })
+/// One file with what is laid over it.
+struct Tables<'a> {
+    file: &'a CatalogFile,
+    overlay: Option<toml::Table>,
+}
+
+impl Tables<'_> {
+    fn rows<T: DeserializeOwned>(&self, name: &str) -> Result<Vec<T>, CatalogError> {
+        let built_in = self.file.tables.iter().find(|(n, _)| *n == name).map_or("[]", |(_, json)| json);
+        let rows = match self.overlay.as_ref().and_then(|table| table.get(name)) {
+            None => serde_json::from_str(built_in),
+            Some(new) => laid_over(name, built_in, new).and_then(serde_json::from_value),
+        };
+        rows.map_err(|e| CatalogError { file: self.file.name.to_owned(), reason: format!("[[{name}]]: {e}") })
+    }
 }
 
 /// The field that names a row of a table, by which an overlay replaces it.
@@ -293,21 +272,19 @@ fn key_field(table: &str) -> &'static [&'static str] {
     }
 }
 
-fn lay_over(base: &mut toml::Table, overlay: toml::Table) {
-    for (name, value) in overlay {
-        let toml::Value::Array(new_rows) = value else { continue };
-        let keys = key_field(&name);
-        let slot = base.entry(name).or_insert_with(|| toml::Value::Array(Vec::new()));
-        let toml::Value::Array(rows) = slot else { continue };
-        for row in new_rows {
-            let same =
-                |old: &toml::Value| keys.iter().all(|k| old.get(k).is_some() && old.get(k) == row.get(k));
-            match rows.iter_mut().find(|old| same(old)) {
-                Some(old) => *old = row,
-                None => rows.push(row),
-            }
+fn laid_over(name: &str, built_in: &str, new: &toml::Value) -> serde_json::Result<serde_json::Value> {
+    let mut rows: Vec<serde_json::Value> = serde_json::from_str(built_in)?;
+    let keys = key_field(name);
+    let new = serde_json::to_value(new)?;
+    for row in new.as_array().into_iter().flatten() {
+        let same =
+            |old: &serde_json::Value| keys.iter().all(|k| old.get(k).is_some() && old.get(k) == row.get(k));
+        match rows.iter_mut().find(|old| same(old)) {
+            Some(old) => *old = row.clone(),
+            None => rows.push(row.clone()),
         }
     }
+    Ok(rows.into())
 }
 
 #[cfg(test)]

@@ -41,18 +41,12 @@ struct Tree {
 }
 
 impl Tree {
-    /// Removes what lies below `dir`, sparing the paths of layer `spare`.
+    /// Removes what lies below `dir`.
     fn remove_below(&mut self, dir: &ImagePath) {
         let prefix = if dir.is_root() { "/".to_owned() } else { format!("{dir}/") };
-        let start = Bound::Excluded(dir.clone());
-        let below: Vec<ImagePath> = self
-            .nodes
-            .range((start, Bound::Unbounded))
-            // Names that sort between `dir` and `dir/` (`dir-x`) stand in between: skipped, not the end.
-            .take_while(|(path, _)| path.as_str() < after(&prefix).as_str())
-            .filter(|(path, _)| path.as_str().starts_with(&prefix))
-            .map(|(path, _)| path.clone())
-            .collect();
+        let from = self.nodes.range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded));
+        let below: Vec<ImagePath> =
+            from.map(|(path, _)| path).take_while(|p| p.as_str().starts_with(&prefix)).cloned().collect();
         for path in below {
             self.nodes.remove(&path);
         }
@@ -71,18 +65,27 @@ impl Tree {
         })
     }
 
-    fn insert(&mut self, path: ImagePath, node: Node) {
-        let both_dirs = matches!(node.kind, NodeKind::Dir)
-            && self.nodes.get(&path).is_none_or(|old| matches!(old.kind, NodeKind::Dir));
-        if !both_dirs {
-            self.remove_below(&path);
+    /// Puts a node at a path. `has_parent`: the directory that holds it stands there. Returns whether directories or links
+    /// changed, so that other paths may lead elsewhere now.
+    fn insert(&mut self, path: ImagePath, node: Node, has_parent: bool) -> bool {
+        let is_dir = matches!(node.kind, NodeKind::Dir);
+        let mut changed = matches!(node.kind, NodeKind::Symlink(_));
+        match self.nodes.get(&path).map(|old| &old.kind) {
+            // Whatever holds something is a directory: what else could lie below?
+            Some(NodeKind::Dir) if !is_dir => {
+                changed = true;
+                self.remove_below(&path);
+            }
+            Some(NodeKind::Symlink(_)) => changed = true,
+            _ => {}
         }
         // A file where a directory part of this path should be gives way to the implied directory.
         let mut parent = path.parent();
-        while !parent.is_root() {
+        while !has_parent && !parent.is_root() {
             match self.nodes.get(&parent).map(|n| &n.kind) {
                 Some(NodeKind::Dir) => break,
                 Some(_) => {
+                    changed = true;
                     self.nodes.remove(&parent);
                 }
                 None => {}
@@ -91,12 +94,8 @@ impl Tree {
             parent = parent.parent();
         }
         self.nodes.insert(path, node);
+        changed
     }
-}
-
-/// The smallest text above every text that starts with `prefix`, which ends in `/`.
-fn after(prefix: &str) -> String {
-    format!("{}0", prefix.strip_suffix('/').unwrap_or(prefix))
 }
 
 /// Merges the layers. A layer that could not be read is `None`: the result is then not complete.
@@ -155,11 +154,19 @@ fn apply(tree: &mut Tree, layer: LayerIndex, entries: Vec<Entry>, problems: &mut
             _ => {}
         }
     }
+    // Entries stand directory by directory: where the last one's leads is known. (As it is named, as it really is.)
+    let mut known: Option<(ImagePath, ImagePath)> = None;
     for entry in entries {
         if entry.path.is_root() || matches!(entry.kind, EntryKind::Whiteout | EntryKind::Opaque) {
             continue;
         }
-        let path = tree.real(&entry.path, &own_dirs);
+        let dir = entry.path.parent();
+        let same = known.take().filter(|(named, _)| *named == dir);
+        let has_parent = same.is_some();
+        let path = match &same {
+            Some((_, real)) => real.join(entry.path.file_name()),
+            None => tree.real(&entry.path, &own_dirs),
+        };
         let kind = match entry.kind {
             EntryKind::Dir => NodeKind::Dir,
             EntryKind::File { size } => {
@@ -177,7 +184,10 @@ fn apply(tree: &mut Tree, layer: LayerIndex, entries: Vec<Entry>, problems: &mut
             }
             EntryKind::Other | EntryKind::Whiteout | EntryKind::Opaque => NodeKind::Other,
         };
-        tree.insert(path, Node { layer, kind });
+        let real = path.parent();
+        if !tree.insert(path, Node { layer, kind }, has_parent) {
+            known = Some((dir, real));
+        }
     }
 }
 

@@ -426,7 +426,7 @@ impl<'a> Loader<'a> {
         // An empty or relative element means the working directory, which nobody knows.
         let mut add = |via: Via, dir: &str| {
             if dir.starts_with('/') {
-                out.push((via, format!("/{}/{name}", dir.trim_matches('/'))));
+                out.push((via, in_directory(dir, name)));
             }
         };
         let root = process.objects.first();
@@ -468,7 +468,7 @@ impl<'a> Loader<'a> {
         for path in self.cache.get(name).into_iter().flatten().filter(|p| p.starts_with('/')) {
             out.push((Via::Cache, (*path).to_owned()));
         }
-        let mut add = |via: Via, dir: &str| out.push((via, format!("/{}/{name}", dir.trim_matches('/'))));
+        let mut add = |via: Via, dir: &str| out.push((via, in_directory(dir, name)));
         self.conf_dirs.iter().for_each(|d| add(Via::Conf, d));
         self.default_dirs.iter().for_each(|d| add(Via::Default, d));
         out
@@ -680,4 +680,13 @@ fn glob(facts: &ImageFacts, pattern: &str) -> Vec<String> {
             && !path[front.len()..].contains('/')
     };
     facts.files.iter().map(|f| f.place.path.as_str()).filter(fits).map(str::to_owned).collect()
+}
+/// `/DIR/NAME`. Written out: a loader asks for tens of thousands of names.
+fn in_directory(dir: &str, name: &str) -> String {
+    let dir = dir.trim_matches('/');
+    let mut path = String::with_capacity(dir.len() + name.len() + 2);
+    for part in ["/", dir, "/", name] {
+        path.push_str(part);
+    }
+    path
 }
