@@ -24,6 +24,7 @@ pub mod render;
 pub mod report;
 pub mod rules;
 pub mod scan;
+pub mod sweep;
 pub mod target;
 pub mod version;
 
@@ -46,7 +47,7 @@ pub struct Examined {
 
 /// Bytes -> facts: every layer once, then merged into what a container would see.
 pub fn examine(image: &Image, cache: &Cache, options: &scan::Options) -> Examined {
-    merged(image, scan::layers(image, cache, options))
+    merged(image, scan::layers(image, cache, options), options.depth)
 }
 
 /// The same for an archive that can be read only once: layers are scanned while they pass.
@@ -60,15 +61,15 @@ pub fn examine_stream(
     let streamed =
         scan::stream::archive(stream, cache, options).map_err(|e| image::Error::io(&source.place(), &e))?;
     let image = Image::of_passed(source, &streamed.passed, open)?;
-    let examined = merged(&image, streamed.layers(&image));
+    let examined = merged(&image, streamed.layers(&image), options.depth);
     Ok((image, examined))
 }
 
-fn merged(image: &Image, scan: scan::Scan) -> Examined {
+fn merged(image: &Image, scan: scan::Scan, depth: facts::Depth) -> Examined {
     let mut errors = Vec::new();
     let layers =
         scan.layers.into_iter().map(|layer| layer.map_err(|error| errors.push(error)).ok()).collect();
-    let facts = facts::merge::merge(image.identity.clone(), layers);
+    let facts = facts::merge::merge(image.identity.clone(), layers).of_depth(depth);
     Examined { facts, errors, layers_cached: scan.layers_cached }
 }
 

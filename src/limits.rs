@@ -62,8 +62,29 @@ pub const FATBIN_ENTRIES_PER_FILE_MAX: usize = 400_000;
 pub const PROBLEMS_PER_FILE_MAX: usize = 20;
 /// Text files that are read whole (package databases, metadata, configuration), bytes.
 pub const TEXT_BYTES_MAX: u64 = 64 << 20;
+/// Cache entry as stored, bytes (half a megabyte for a layer of 5 GB with PyTorch).
+pub const CACHE_ENTRY_BYTES_MAX: u64 = 64 << 20;
+/// The same unpacked.
+pub const CACHE_ENTRY_UNPACKED_BYTES_MAX: u64 = 512 << 20;
+/// Table of contents of a seekable layer, packed or not, bytes (25 MB for a layer of 5 GB with PyTorch).
+pub const TOC_BYTES_MAX: u64 = 64 << 20;
+/// Entries of such a table, pieces of files among them (90,000 in that layer).
+pub const TOC_ENTRIES_MAX: usize = 500_000;
+/// Bytes unpacked of one layer that is read by its table (0.3 GB in that layer).
+pub const BY_TABLE_BYTES_MAX: u64 = 4 << 30;
+/// One piece of a file in a seekable layer, bytes (podman cuts at 8 MiB, eStargz at 4 MiB by default).
+pub const TOC_PIECE_BYTES_MAX: u64 = 64 << 20;
 /// Members of one wheel or static archive.
 pub const ARCHIVE_MEMBERS_MAX: usize = 200_000;
+/// List of images to sweep, bytes: `kubectl get pods -A -o json` of a large cluster.
+pub const LIST_BYTES_MAX: u64 = 1 << 30;
+/// Documents of a list in YAML, and values in all of them.
+pub const YAML_DOCUMENTS_MAX: usize = 100_000;
+pub const YAML_NODES_MAX: usize = 20_000_000;
+/// Images of a sweep looked at at the same time.
+pub const SWEEP_WORKERS_MAX: usize = 16;
+/// Repositories, or tags of one, that a registry may list.
+pub const CATALOG_ENTRIES_MAX: usize = 1_000_000;
 /// Facts document given with `--facts`, bytes.
 pub const FACTS_BYTES_MAX: u64 = 1 << 30;
 /// Layers examined at the same time: each may hold its share of [`KEPT_BYTES_TOTAL_MAX`].

@@ -202,7 +202,7 @@ fn facts_from_a_stream_are_kept_under_the_digest_of_what_was_stored() {
         .flat_map(|d| std::fs::read_dir(d.unwrap().path()).unwrap())
         .map(|f| f.unwrap().file_name().into_string().unwrap())
         .collect();
-    assert_eq!(kept, [format!("sha256-{}.json.zst", hex(&packed))]);
+    assert_eq!(kept, [format!("sha256-{}.full", hex(&packed))]);
 }
 
 #[test]

@@ -26,6 +26,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("compare", &["matrix", "rules", "report", "inventory", "target"]),
     ("plan", &["matrix", "rules", "report", "inventory", "target", "catalog"]),
     ("export", &["render", "matrix", "rules", "report", "inventory", "target", "catalog", "facts"]),
+    ("sweep", &["render", "rules", "report", "inventory", "target", "catalog", "image", "facts"]),
     ("render", &["matrix", "compare", "plan", "report", "inventory", "target", "facts"]),
 ];
 const SMALL_WORDS: &[&str] = &["names", "version", "limits"];

@@ -6,7 +6,7 @@ use super::{export, output, status, targets};
 use crate::catalog::Catalog;
 use crate::export::{nfd, statement};
 use crate::image::registry::Registry;
-use crate::image::registry::push::Artifact;
+use crate::image::registry::push::{Artifact, Blob};
 use crate::image::source::Source;
 use crate::image::{Error, reference::Reference};
 use crate::inventory;
@@ -53,8 +53,7 @@ pub(super) fn run(args: &AttachArgs) -> Result<u8, Error> {
         &loaded,
         &Artifact {
             artifact_type,
-            media_type,
-            bytes: document.as_bytes(),
+            blobs: &[Blob { media_type, bytes: document.as_bytes(), annotations: Vec::new() }],
             annotations: vec![("org.opencontainers.image.created".to_owned(), output::now())],
         },
     )

@@ -29,6 +29,12 @@ pub(super) fn run(args: &CompareArgs) -> Result<u8, Error> {
     if all.len() < 2 {
         return Ok(exit.status());
     }
+    if all.iter().any(|l| Some(l.facts.depth) != all.first().map(|f| f.facts.depth)) {
+        return Err(Error::usage(
+            "documents of different depth cannot be compared: one was made with --depth libraries",
+        )
+        .hint("scan all of them at the same depth"));
+    }
     let inventories: Vec<Inventory> = all.iter().map(|l| inventory::build(&l.facts, &catalog)).collect();
     let judges: Vec<Judge> = inventories.iter().map(|i| Judge::new(i, &catalog)).collect();
     let comparison = compare::compare(&judges, &targets, args.job);

@@ -1,21 +1,24 @@
 //! Options -> opened image -> facts, with the catalog, the cache and the password they need.
 
-use super::args::{OutputArgs, SourceArgs};
-use super::{Exit, progress, say, say_layers, status, status_of};
+use super::args::{DepthName, OutputArgs, SourceArgs};
+use super::{Exit, progress, remark, say, say_layers, status, status_of};
 use crate::catalog::Catalog;
 use crate::facts::json::{TimingJson, ToolJson};
-use crate::facts::{ImageFacts, json};
-use crate::image::registry::RegistryOptions;
+use crate::facts::{Depth, ImageFacts, json};
+use crate::image::reference::Reference;
+use crate::image::registry::{Registry, RegistryOptions};
 use crate::image::source::Source;
 use crate::image::{self, Error, Image, OpenOptions};
 use crate::limits;
 use crate::names::Platform;
-use crate::scan::cache::Cache;
-use crate::{examine, examine_stream, scan};
+use crate::scan::cache::referrers::Referrers;
+use crate::scan::cache::{Cache, ObjectStore, Place, Secret};
+use crate::{Examined, examine, examine_stream, scan};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Facts, how they were come by, and what was missed.
@@ -71,7 +74,7 @@ pub(super) enum Input {
 pub(super) fn load(input: &Input, source: &SourceArgs, output: &OutputArgs) -> Result<Loaded, Error> {
     match input {
         Input::Facts(file) => from_document(file),
-        Input::Image(image) => from_image(image, source, output),
+        Input::Image(image) => Reading::new(source)?.bars(image, output),
     }
 }
 
@@ -84,8 +87,16 @@ pub(super) fn each(
     mut take: impl FnMut(Loaded) -> Result<(), Error>,
 ) -> Result<Exit, Error> {
     let mut exit = Exit::default();
+    let reading = match inputs.iter().any(|i| matches!(i, Input::Image(_))) {
+        true => Some(Reading::new(source)?),
+        false => None,
+    };
     for input in inputs {
-        match load(input, source, output) {
+        let loaded = match (input, &reading) {
+            (Input::Image(image), Some(reading)) => reading.bars(image, output),
+            _ => load(input, source, output),
+        };
+        match loaded {
             Ok(loaded) => {
                 say_layers(&loaded.errors);
                 if !loaded.errors.is_empty() || !loaded.facts.complete {
@@ -138,43 +149,155 @@ fn from_document(file: &Path) -> Result<Loaded, Error> {
     Ok(Loaded { facts, timing, errors })
 }
 
-fn from_image(typed: &str, args: &SourceArgs, output: &OutputArgs) -> Result<Loaded, Error> {
-    let begin = Instant::now();
-    let source = Source::parse(typed)?;
-    if args.offline && matches!(source, Source::Registry(_)) {
-        return Err(Error::usage(format!("`{source}` is in a registry, and --offline forbids the network")));
-    }
-    let options = open_options(args)?;
-    let cache = cache(args.cache_dir.as_deref(), args.no_cache);
-    let mut scan_options = scan::Options {
-        jobs: args.jobs,
-        hash_files: args.hash_files,
-        verify_diff_ids: args.verify_diff_ids,
-        progress: None,
-    };
-    let (image, examined) = if let Some(stream) = image::stream(&source, &options)? {
-        examine_stream(stream, &source, &options, &cache, &scan_options)?
-    } else {
-        let image = Image::open(&source, &options)?;
-        let progress = progress::start(&image, output);
-        scan_options.progress = progress.as_ref().map(progress::Bars::listener);
-        let examined = examine(&image, &cache, &scan_options);
-        if let Some(progress) = progress {
-            progress.finish();
+/// The word for a shared cache that stands beside each image in its registry.
+pub(super) const REFERRERS: &str = "referrers";
+
+/// What all images of one command are read with.
+pub(super) struct Reading {
+    open: OpenOptions,
+    cache: Cache,
+    scan: scan::Options,
+    /// Facts stand beside each image in its registry, signed with a secret or not; whether to write them.
+    referrers: Option<(AtomicBool, Option<Secret>)>,
+}
+
+impl Reading {
+    pub(super) fn new(args: &SourceArgs) -> Result<Reading, Error> {
+        if args.hash_files && args.depth == DepthName::Libraries {
+            return Err(Error::usage("--hash-files reads whole files, --depth libraries does not")
+                .hint("leave one of them out"));
         }
-        (image, examined)
-    };
-    let counts = examined.facts.counts;
-    let timing = TimingJson {
-        total_ms: u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX),
-        bytes_downloaded: image.bytes_downloaded(),
-        bytes_decompressed: counts.bytes_decompressed,
-        files: counts.files,
-        elf_files: counts.elf_files,
-        layers_cached: examined.layers_cached,
-        spills: counts.spills,
-    };
-    Ok(Loaded { facts: examined.facts, timing, errors: examined.errors })
+        let mut cache = cache(args.cache_dir.as_deref(), args.no_cache, args.cache_max_size);
+        let secret = args.cache_key.as_deref().map(Secret::read).transpose();
+        let secret = secret.map_err(|why| Error::usage(format!("--cache-key {why}")))?;
+        let may_write = !args.shared_cache_read_only;
+        let mut referrers = None;
+        match args.shared_cache.as_deref().filter(|place| !place.is_empty() && !args.no_cache) {
+            None => {}
+            Some(place)
+                if args.offline
+                    && (place == REFERRERS || place.contains("://") && !place.starts_with("file://")) =>
+            {
+                return Err(Error::usage(format!("--shared-cache {place}: --offline forbids the network")));
+            }
+            Some(REFERRERS) => referrers = Some((AtomicBool::new(may_write), secret)),
+            Some(place) => {
+                let store = ObjectStore::open(place, environment())?;
+                cache = cache.with(Arc::new(store), may_write, secret);
+            }
+        }
+        let mut open = open_options(args)?;
+        open.documents = Some(Arc::new(cache.clone()));
+        let scan = scan::Options {
+            jobs: args.jobs,
+            hash_files: args.hash_files,
+            verify_diff_ids: args.verify_diff_ids,
+            depth: match args.depth {
+                DepthName::Full => Depth::Full,
+                DepthName::Libraries => Depth::Libraries,
+            },
+            verify_blobs: args.verify_blobs,
+            ..scan::Options::default()
+        };
+        Ok(Reading { open, cache, scan, referrers })
+    }
+
+    /// The same for images that are looked at at the same time: each takes its layers one by one, and all of them share
+    /// the memory of one.
+    pub(super) fn for_many(mut self) -> Reading {
+        self.scan.jobs = 1;
+        self.scan.budget = Some(scan::Budget::default());
+        self
+    }
+
+    /// A repository, over the connections of the images.
+    pub(super) fn registry(&self, reference: &Reference) -> Result<Registry, Error> {
+        if self.open.offline {
+            return Err(Error::usage(format!(
+                "`{reference}` is in a registry, and --offline forbids the network"
+            )));
+        }
+        self.open.connections.registry(reference, &self.open.registry)
+    }
+
+    pub(super) fn take_remarks(&self) -> Vec<String> {
+        self.cache.take_remarks()
+    }
+
+    /// Loads an image, with bars on a terminal.
+    fn bars(&self, typed: &str, output: &OutputArgs) -> Result<Loaded, Error> {
+        let loaded = Source::parse(typed).and_then(|source| self.image(&source, Some(output)));
+        for text in self.take_remarks() {
+            remark(&text);
+        }
+        loaded
+    }
+
+    /// Loads an image.
+    pub(super) fn image(&self, source: &Source, output: Option<&OutputArgs>) -> Result<Loaded, Error> {
+        let begin = Instant::now();
+        if self.open.offline && matches!(source, Source::Registry(_)) {
+            return Err(Error::usage(format!(
+                "`{source}` is in a registry, and --offline forbids the network"
+            )));
+        }
+        let (image, examined) = if let Some(stream) = image::stream(source, &self.open)? {
+            examine_stream(stream, source, &self.open, &self.cache, &self.scan)?
+        } else {
+            let image = Image::open(source, &self.open)?;
+            let progress = output.and_then(|output| progress::start(&image, output));
+            let listener = progress.as_ref().map(progress::Bars::listener);
+            let examined = self.examine(&image, listener);
+            if let Some(progress) = progress {
+                progress.finish();
+            }
+            (image, examined)
+        };
+        self.cache.keep_small();
+        let counts = examined.facts.counts;
+        if counts.by_table > 0 {
+            let text = "layers are read by their tables of contents: tables and files are checked against their digests, \
+                        layers as a whole are not (--verify-blobs reads them)";
+            self.cache.remark(text, text.to_owned());
+        }
+        let timing = TimingJson {
+            total_ms: u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX),
+            bytes_downloaded: image.bytes_downloaded(),
+            bytes_decompressed: counts.bytes_decompressed,
+            files: counts.files,
+            elf_files: counts.elf_files,
+            layers_cached: examined.layers_cached,
+            layers_by_table: counts.by_table,
+            spills: counts.spills,
+        };
+        Ok(Loaded { facts: examined.facts, timing, errors: examined.errors })
+    }
+
+    fn examine(&self, image: &Image, listener: Option<Arc<dyn scan::Progress>>) -> Examined {
+        let options = scan::Options { progress: listener, ..self.scan.clone() };
+        let (Some((may_write, secret)), Some(registry), Some(digest)) =
+            (&self.referrers, image.registry(), &image.identity.digest)
+        else {
+            return examine(image, &self.cache, &options);
+        };
+        let place = Arc::new(Referrers::new(registry.clone(), digest.as_str()));
+        let writes = may_write.load(Ordering::Relaxed);
+        let cache = self.cache.with(Arc::clone(&place) as Arc<dyn Place>, writes, secret.clone());
+        let examined = examine(image, &cache, &options);
+        if let Err(error) = place.push() {
+            // The next image is in the same registry, most often, and refused alike.
+            may_write.store(false, Ordering::Relaxed);
+            let text =
+                format!("{} cannot be written: {}; nothing more is kept there", place.name(), error.message);
+            self.cache.remark(&place.name(), text);
+        }
+        examined
+    }
+}
+
+/// Where credentials of object stores come from.
+pub(super) fn environment() -> Vec<(String, String)> {
+    std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect()
 }
 
 pub(super) fn open_options(args: &SourceArgs) -> Result<OpenOptions, Error> {
@@ -207,7 +330,7 @@ pub(super) fn open_options(args: &SourceArgs) -> Result<OpenOptions, Error> {
         tls_key: args.tls_key.clone(),
         timeout,
     };
-    Ok(OpenOptions { platform, registry, offline: args.offline })
+    Ok(OpenOptions { platform, registry, offline: args.offline, ..OpenOptions::default() })
 }
 
 /// Standard input gives it once; a command may log in twice.
@@ -243,7 +366,7 @@ fn duration(text: &str) -> Option<Duration> {
 }
 
 /// `--cache-dir`, else `$XDG_CACHE_HOME/cudalint`, else `~/.cache/cudalint`; no cache where none of them is known.
-pub(super) fn cache(dir: Option<&Path>, none: bool) -> Cache {
+pub(super) fn cache(dir: Option<&Path>, none: bool, bytes_max: u64) -> Cache {
     if none {
         return Cache::none();
     }
@@ -251,7 +374,7 @@ pub(super) fn cache(dir: Option<&Path>, none: bool) -> Cache {
     let default = || {
         set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache"))).map(|base| base.join("cudalint"))
     };
-    dir.map(Path::to_owned).or_else(default).map_or_else(Cache::none, |dir| Cache::at(&dir))
+    dir.map(Path::to_owned).or_else(default).map_or_else(Cache::none, |dir| Cache::at(&dir, bytes_max))
 }
 
 /// The built-in catalog, with the TOML files of `dir` laid over it.

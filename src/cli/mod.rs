@@ -19,6 +19,7 @@ mod plan;
 mod progress;
 mod scan;
 mod schema;
+mod sweep;
 mod targets;
 
 use crate::image::{Error, ErrorKind};
@@ -51,7 +52,7 @@ pub fn exit_on_interrupt() {
 }
 
 /// Commands to come: never taken for images.
-const RESERVED: [&str; 2] = ["serve", "sweep"];
+const RESERVED: [&str; 1] = ["serve"];
 
 /// Runs the program and gives its exit status.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
@@ -90,6 +91,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(Command::Explain(args)) => explain::explain(&args),
         Some(Command::Rules(args)) => explain::rules(&args),
         Some(Command::Schema(args)) => schema::run(&args),
+        Some(Command::Sweep(args)) => sweep::run(&args),
         Some(Command::Cache(args)) => cache::run(&args),
         Some(Command::Completions(args)) => schema::completions(&args),
         Some(Command::Man(args)) => schema::man(&args),

@@ -8,6 +8,7 @@ use crate::image::Error;
 use crate::render::json::ReportJson;
 use crate::render::matrix::json::MatricesJson;
 use crate::render::pretty;
+use crate::sweep::rows::Row;
 use crate::target::file::TargetsFile;
 use clap::CommandFactory;
 
@@ -18,6 +19,7 @@ pub(super) fn run(args: &SchemaArgs) -> Result<u8, Error> {
         SchemaName::Config => schemars::schema_for!(ConfigFile),
         SchemaName::Targets => schemars::schema_for!(TargetsFile),
         SchemaName::Matrix => schemars::schema_for!(MatricesJson),
+        SchemaName::Sweep => schemars::schema_for!(Row),
     };
     output::to_stdout(pretty(&schema).as_bytes())?;
     Ok(status::OK)

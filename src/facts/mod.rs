@@ -37,6 +37,24 @@ pub struct LayerFacts {
     pub diff_id: Option<Digest>,
 }
 
+/// How deep files are looked into.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Depth {
+    #[default]
+    Full,
+    /// Names, versions and what libraries need; no GPU code.
+    Libraries,
+}
+
+impl Depth {
+    pub fn name(self) -> &'static str {
+        match self {
+            Depth::Full => "full",
+            Depth::Libraries => "libraries",
+        }
+    }
+}
+
 /// A problem before its layer index is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerProblem {
@@ -52,6 +70,8 @@ pub struct Counts {
     pub elf_files: u64,
     /// Files that needed temporary disk.
     pub spills: u64,
+    /// Layers read by their tables of contents.
+    pub by_table: u64,
 }
 
 impl Counts {
@@ -60,6 +80,7 @@ impl Counts {
         self.files += other.files;
         self.elf_files += other.elf_files;
         self.spills += other.spills;
+        self.by_table += other.by_table;
     }
 }
 
@@ -344,6 +365,7 @@ pub struct ImageFacts {
     pub image: ImageIdentity,
     /// False where a part of the image could not be read: no verdict is better than unknown then.
     pub complete: bool,
+    pub depth: Depth,
     /// Files that carry facts, sorted by path.
     pub files: Vec<FileFacts>,
     /// Symbolic and hard links, sorted by path.
@@ -356,6 +378,12 @@ pub struct ImageFacts {
 }
 
 impl ImageFacts {
+    /// Says how deep files were looked into.
+    pub fn of_depth(mut self, depth: Depth) -> ImageFacts {
+        self.depth = depth;
+        self
+    }
+
     /// Whether this is one file or wheel, whose libraries come from elsewhere.
     pub fn is_single_file(&self) -> bool {
         self.image.digest.is_none() && self.image.reference.starts_with("file:")

@@ -31,6 +31,9 @@ pub struct ConfigFile {
     pub no_cache: Option<bool>,
     pub jobs: Option<u32>,
     pub hash_files: Option<bool>,
+    /// `full` or `libraries`.
+    pub depth: Option<String>,
+    pub verify_blobs: Option<bool>,
     pub verify_diff_ids: Option<bool>,
     pub fail_on: Option<String>,
     pub strict: Option<bool>,
@@ -267,7 +270,7 @@ fn unknown_key<'k>(
 }
 
 /// Options that a file cannot set: secrets, whom to trust, where to write.
-const NOT_HERE: [&str; 12] = [
+const NOT_HERE: [&str; 16] = [
     "username",
     "password-stdin",
     "registry-token",
@@ -277,6 +280,10 @@ const NOT_HERE: [&str; 12] = [
     "tls-cert",
     "tls-key",
     "cache-dir",
+    "cache-key",
+    "cache-max-size",
+    "shared-cache",
+    "shared-cache-read-only",
     "output",
     "as-of",
     "facts",

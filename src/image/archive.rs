@@ -268,7 +268,7 @@ pub(super) fn open_passed(
     let store = PassedBlobs { passed, place };
     let index = index_of(passed.document("index.json", place)?);
     let top = select_from(&index, &store, place, None, platform)?;
-    let mut image = Image::of_manifest(reference, top, &store, platform)?;
+    let mut image = Image::of_manifest(reference, top, &store, platform, None)?;
     for layer in &mut image.layers {
         if let LayerSource::Blob(descriptor) = layer {
             *layer = LayerSource::Streamed(ImagePath::new(&blob_name(&descriptor.digest)));
@@ -403,7 +403,7 @@ fn open_docker(
         layers.push(layer);
     }
     let identity = manifest::identity(reference, None, &config, identities)?;
-    Ok(Image { identity, layers, store: None })
+    Ok(Image { identity, layers, store: None, registry: None })
 }
 
 fn select_docker<'a>(

@@ -5,7 +5,7 @@ use super::{BlobStore, Descriptor, Error};
 use crate::limits;
 use crate::names::{Digest, Platform};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// An opened layout.
@@ -45,6 +45,18 @@ impl BlobStore for Layout {
         let file =
             File::open(&path).map_err(|e| missing_blob(descriptor, &path.display().to_string(), &e))?;
         Ok(Box::new(file))
+    }
+
+    fn range(&self, blob: &Descriptor, start: u64, len: u64) -> Option<Result<Vec<u8>, Error>> {
+        let path = self.path_of(&blob.digest);
+        let read = || {
+            let mut file = File::open(&path)?;
+            file.seek(SeekFrom::Start(start))?;
+            let mut bytes = Vec::new();
+            file.take(len).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        Some(read().map_err(|e: std::io::Error| missing_blob(blob, &path.display().to_string(), &e)))
     }
 }
 

@@ -87,7 +87,13 @@ pub struct IndexEntry {
 fn descriptor(json: &DescriptorJson) -> Result<Descriptor, Error> {
     let digest = Digest::parse(&json.digest)
         .ok_or_else(|| Error::look(format!("the manifest names `{}`, which is no digest", json.digest)))?;
-    Ok(Descriptor { media_type: json.media_type.clone(), digest, size: json.size, urls: json.urls.clone() })
+    Ok(Descriptor {
+        media_type: json.media_type.clone(),
+        digest,
+        size: json.size,
+        urls: json.urls.clone(),
+        annotations: json.annotations.clone(),
+    })
 }
 
 fn is_runnable(entry: &DescriptorJson) -> bool {

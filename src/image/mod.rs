@@ -8,6 +8,7 @@
 //! | `docker-daemon:`, `podman:`, `containers-storage:`, `containerd:`, `-` | `engine`, `archive` | such a file as a stream |
 //! | `dir:`, `file:` | here | an unpacked root file system, a single file |
 
+mod ahead;
 pub mod archive;
 pub mod auth;
 pub mod decompress;
@@ -17,16 +18,21 @@ pub mod manifest;
 pub mod reference;
 pub mod registry;
 pub mod source;
+pub mod toc;
 pub mod verify;
 
 use crate::facts::{ImageIdentity, LayerIdentity};
 use crate::limits;
 use crate::names::{Digest, ImagePath, Platform};
 use manifest::{Manifest, RawManifest};
-use registry::RegistryOptions;
+use registry::{Connections, Registry, RegistryOptions};
 use source::Source;
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use toc::Toc;
 
 /// Why an image could not be opened or read. Printed as one line, with `hint` below it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -78,6 +84,13 @@ impl From<Error> for std::io::Error {
     }
 }
 
+/// Small documents that are named by their digest, kept from an earlier look.
+pub trait Documents: Send + Sync {
+    /// Bytes that have this digest.
+    fn get(&self, digest: &Digest) -> Option<Vec<u8>>;
+    fn put(&self, digest: &Digest, bytes: &[u8]);
+}
+
 /// A readable blob of the image: what the manifest says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Descriptor {
@@ -87,6 +100,7 @@ pub struct Descriptor {
     pub size: u64,
     /// Where else a non-distributable layer may be fetched from.
     pub urls: Vec<String>,
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// A place that holds manifests and blobs by digest.
@@ -95,6 +109,10 @@ pub trait BlobStore: Send + Sync {
     fn manifest(&self, descriptor: &Descriptor) -> Result<RawManifest, Error>;
     /// The stored bytes of a blob, unchecked.
     fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, Error>;
+    /// Some of the stored bytes of a blob, unchecked; `None` where this place gives whole blobs only.
+    fn range(&self, _blob: &Descriptor, _start: u64, _len: u64) -> Option<Result<Vec<u8>, Error>> {
+        None
+    }
     /// Bytes that came over the network so far.
     fn bytes_downloaded(&self) -> u64 {
         0
@@ -114,12 +132,16 @@ pub fn stream(source: &Source, options: &OpenOptions) -> Result<Option<Box<dyn R
 }
 
 /// How to open images.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct OpenOptions {
     pub platform: Option<Platform>,
     pub registry: RegistryOptions,
     /// Nothing over the network.
     pub offline: bool,
+    /// Configs of images in registries that were met before.
+    pub documents: Option<Arc<dyn Documents>>,
+    /// Connections that images opened with the same options share.
+    pub connections: Connections,
 }
 
 /// An opened image: what it is, and where its layers' bytes are.
@@ -127,6 +149,7 @@ pub struct Image {
     pub identity: ImageIdentity,
     layers: Vec<LayerSource>,
     store: Option<Box<dyn BlobStore>>,
+    registry: Option<Registry>,
 }
 
 enum LayerSource {
@@ -137,6 +160,53 @@ enum LayerSource {
     Streamed(ImagePath),
     Directory(PathBuf),
     SingleFile(PathBuf),
+}
+
+/// A layer with a table of contents.
+pub struct Seekable<'a> {
+    pub toc: Toc,
+    layer: &'a Descriptor,
+    store: &'a dyn BlobStore,
+    is_lost: AtomicBool,
+}
+
+impl Seekable<'_> {
+    /// Whether bytes could not be had: then what went wrong is not a property of the layer.
+    pub fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::Relaxed)
+    }
+
+    /// What facts read this way depend on: the layer, and the table that names the digest of every piece.
+    pub fn key(&self) -> Digest {
+        Digest::of(format!("{} {:?}", self.layer.digest, self.toc).as_bytes())
+    }
+
+    /// Whether the place gives parts of blobs: registries may send whole ones whatever they are asked for.
+    pub fn is_possible(&self) -> bool {
+        self.store.range(self.layer, 0, 1).is_some_and(|part| part.is_ok())
+    }
+
+    pub fn entries(&self) -> Result<Vec<toc::Entry>, Error> {
+        self.toc.read(self.layer, |start, len| self.fetch(start, len))
+    }
+
+    /// Stored bytes of the layer.
+    pub fn fetch(&self, start: u64, len: u64) -> Result<Vec<u8>, Error> {
+        let whole_only =
+            || Error::look(format!("layer {}: no part of it can be had", self.layer.digest.short()));
+        match self.store.range(self.layer, start, len).ok_or_else(whole_only)? {
+            Ok(bytes) if bytes.len() as u64 == len => Ok(bytes),
+            Ok(bytes) => Err(Error::look(format!(
+                "layer {}: {} bytes came where {len} from offset {start} on were asked for",
+                self.layer.digest.short(),
+                bytes.len()
+            ))),
+            Err(error) => {
+                self.is_lost.store(true, Ordering::Relaxed);
+                Err(error)
+            }
+        }
+    }
 }
 
 /// The bytes of one layer.
@@ -156,10 +226,13 @@ impl Image {
         let reference = source.to_string();
         let opened = match source {
             Source::Registry(name) => {
-                let registry = registry::Registry::connect(name, &options.registry)?;
+                let registry = options.connections.registry(name, &options.registry)?;
                 let wanted = name.digest.as_ref().map(|d| d.as_str().to_owned()).or_else(|| name.tag.clone());
                 let top = registry.manifest(&wanted.unwrap_or_else(|| "latest".to_owned()))?;
-                Image::from_store(&reference, top, Box::new(registry), options)
+                let documents = options.documents.as_deref();
+                let platform = options.platform.as_ref();
+                let image = Image::of_manifest(&reference, top, &registry, platform, documents)?;
+                Ok(Image { store: Some(Box::new(registry.clone())), registry: Some(registry), ..image })
             }
             Source::OciLayout { dir, select } => {
                 let store = layout::Layout::open(dir)?;
@@ -195,7 +268,7 @@ impl Image {
             layers: vec![LayerIdentity::default()],
             ..ImageIdentity::default()
         };
-        Image { identity, layers: vec![layer], store: None }
+        Image { identity, layers: vec![layer], store: None, registry: None }
     }
 
     fn from_store(
@@ -204,7 +277,7 @@ impl Image {
         store: Box<dyn BlobStore>,
         options: &OpenOptions,
     ) -> Result<Image, Error> {
-        let image = Image::of_manifest(reference, top, store.as_ref(), options.platform.as_ref())?;
+        let image = Image::of_manifest(reference, top, store.as_ref(), options.platform.as_ref(), None)?;
         Ok(Image { store: Some(store), ..image })
     }
 
@@ -213,11 +286,20 @@ impl Image {
         top: RawManifest,
         store: &dyn BlobStore,
         platform: Option<&Platform>,
+        documents: Option<&dyn Documents>,
     ) -> Result<Image, Error> {
         let (raw, config, layers) = resolve(reference, top, store, platform)?;
-        let place = format!("{reference}: image config {}", config.digest.short());
-        let bytes = verify::read_all(store.blob(&config)?, &config, limits::CONFIG_BYTES_MAX)
-            .map_err(|e| Error::io(&place, &e))?;
+        let bytes = if let Some(known) = documents.and_then(|d| d.get(&config.digest)) {
+            known
+        } else {
+            let place = format!("{reference}: image config {}", config.digest.short());
+            let bytes = verify::read_all(store.blob(&config)?, &config, limits::CONFIG_BYTES_MAX)
+                .map_err(|e| Error::io(&place, &e))?;
+            if let Some(documents) = documents {
+                documents.put(&config.digest, &bytes);
+            }
+            bytes
+        };
         let identities = layers
             .iter()
             .map(|l| LayerIdentity {
@@ -235,7 +317,12 @@ impl Image {
             )));
         }
         let layers = layers.into_iter().map(LayerSource::Blob).collect();
-        Ok(Image { identity, layers, store: None })
+        Ok(Image { identity, layers, store: None, registry: None })
+    }
+
+    /// The registry that the image is in.
+    pub fn registry(&self) -> Option<&Registry> {
+        self.registry.as_ref()
     }
 
     /// The image of an archive that came as a stream and has passed by.
@@ -297,23 +384,36 @@ impl Image {
         }
     }
 
+    /// A layer that can be read by its table of contents, where it stands in a place that gives parts of blobs.
+    pub fn seekable(&self, index: usize) -> Option<Seekable<'_>> {
+        let LayerSource::Blob(layer) = self.layers.get(index)? else { return None };
+        let store = self.store.as_deref()?;
+        let toc = Toc::of(&layer.annotations)?;
+        store.range(layer, 0, 0)?.ok()?;
+        Some(Seekable { toc, layer, store, is_lost: AtomicBool::new(false) })
+    }
+
     /// Bytes of manifests, configs and blobs that came over the network so far.
     pub fn bytes_downloaded(&self) -> u64 {
         self.store.as_ref().map_or(0, |s| s.bytes_downloaded())
     }
 }
 
-impl BlobStore for registry::Registry {
+impl BlobStore for Registry {
     fn manifest(&self, descriptor: &Descriptor) -> Result<RawManifest, Error> {
-        registry::Registry::manifest(self, descriptor.digest.as_str())
+        Registry::manifest(self, descriptor.digest.as_str())
     }
 
     fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, Error> {
-        registry::Registry::blob(self, descriptor)
+        Registry::blob(self, descriptor)
+    }
+
+    fn range(&self, blob: &Descriptor, start: u64, len: u64) -> Option<Result<Vec<u8>, Error>> {
+        Some(Registry::range(self, blob, start, len))
     }
 
     fn bytes_downloaded(&self) -> u64 {
-        registry::Registry::bytes_downloaded(self)
+        Registry::bytes_downloaded(self)
     }
 }
 

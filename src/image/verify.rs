@@ -145,6 +145,7 @@ mod tests {
             digest: Digest::of(bytes),
             size: bytes.len() as u64,
             urls: Vec::new(),
+            annotations: std::collections::BTreeMap::new(),
         }
     }
 

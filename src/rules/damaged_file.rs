@@ -17,7 +17,10 @@ fn finding(case: &Case<'_>, problem: &Problem) -> Finding {
     let is_main = case.catalog.frameworks.iter().any(|f| f.main.iter().any(|m| m == name));
     let matters = is_main || case.catalog.component_of(name).is_some() || problem.detail.contains("fatbin");
     let outcome = if matters { Outcome::Unknown } else { Outcome::Holds };
-    let message = format!("`{}` could not be read completely: {}", problem.place.path, problem.detail);
+    let message = match problem.place.path.is_root() {
+        true => format!("the image is not as its manifest says: {}", problem.detail),
+        false => format!("`{}` could not be read completely: {}", problem.place.path, problem.detail),
+    };
     let evidence = vec![Evidence { place: problem.place.clone(), detail: problem.detail.clone() }];
     let finding = Finding::new(ID, outcome, message, evidence)
         .headline(format!("`{name}` is damaged"))

@@ -2,8 +2,9 @@
 //! answers are had already, and a target judged among many is judged as it would be alone.
 
 use super::reasoning::CodeReach;
-use super::{Case, Policy, RULES, Rule};
+use super::{Case, Policy, RULES, Rule, code_not_read};
 use crate::catalog::{Branch, Catalog};
+use crate::facts::Depth;
 use crate::inventory::Inventory;
 use crate::report::build::Judged;
 use crate::report::{Finding, Outcome};
@@ -113,6 +114,9 @@ impl<'a> Judge<'a> {
     }
 
     fn ask(&self, rule: &Rule, answers: &Answers, asked: &Asked<'_>) -> Rc<[Finding]> {
+        if self.inventory.facts.depth == Depth::Libraries && code_not_read::silences(rule.id) {
+            return Rc::new([]);
+        }
         let driver = asked.driver.filter(|_| rule.reads.driver);
         let gpu = asked.gpu.filter(|_| rule.reads.gpu);
         let host = Some(asked.host).filter(|_| rule.reads.host);

@@ -11,6 +11,7 @@ mod build_machine_path;
 mod built_for_another_torch;
 mod c_library_too_old;
 mod checks_disabled;
+mod code_not_read;
 mod compat;
 mod compat_needs_entry_point;
 mod compat_older_than_driver;
@@ -269,6 +270,7 @@ pub const RULES: &[Rule] = &[
     drivers_differ::RULE,
     damaged_file::RULE,
     image_incomplete::RULE,
+    code_not_read::RULE,
 ];
 
 /// Every rule by its two names.

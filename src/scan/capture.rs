@@ -85,6 +85,15 @@ impl Capture {
         Ok(())
     }
 
+    /// The next bytes at or behind `at` that are wanted. Before the headers are known a little at a time.
+    pub(crate) fn wants(&self, at: u64) -> Option<(u64, u64)> {
+        const STEP: u64 = 64 << 10;
+        let wanted = std::iter::once(&self.head).chain(&self.ranges).filter_map(|r| r.wants(at));
+        let (start, end) = wanted.min()?;
+        let end = if self.layout.is_none() { end.min(start.saturating_add(STEP)) } else { end };
+        (start < self.size).then_some((start, end.min(self.size)))
+    }
+
     fn feed_new(&mut self, from: usize, offset: u64, bytes: &[u8]) -> io::Result<()> {
         for range in self.ranges.iter_mut().skip(from) {
             range.feed(offset, bytes)?;

@@ -6,10 +6,11 @@ use super::capture::Capture;
 use super::code::CodeScan;
 use super::fatbin::{CONTAINER_MAGIC, CubinHeader, ENTRY_HEADER, compat_says_arch_specific};
 use super::spool::Budget;
+use super::symbols::Numbers;
 use super::tar::read_bounded;
 use super::{archive, elf, texts};
 use crate::facts::{
-    CodeImage, CodeKind, CodePlace, CodeRow, Content, CudartCode, DeviceCode, FileKind, Shape,
+    CodeImage, CodeKind, CodePlace, CodeRow, Content, CudartCode, Depth, DeviceCode, FileKind, Shape,
 };
 use crate::image::read_full;
 use crate::limits;
@@ -30,11 +31,12 @@ pub(crate) struct Scratch {
     pub(crate) budget: Budget,
     /// Compute SHA-256 of files with GPU code facts (`--hash-files`).
     pub(crate) hash_files: bool,
+    pub(crate) depth: Depth,
 }
 
 impl Scratch {
-    pub(crate) fn new(budget: Budget, hash_files: bool) -> Scratch {
-        Scratch { window: vec![0u8; WINDOW_BYTES], budget, hash_files }
+    pub(crate) fn new(budget: Budget, hash_files: bool, depth: Depth) -> Scratch {
+        Scratch { window: vec![0u8; WINDOW_BYTES], budget, hash_files, depth }
     }
 }
 
@@ -53,6 +55,9 @@ pub(crate) fn scan(
     reader: &mut dyn Read,
     scratch: &mut Scratch,
 ) -> io::Result<FileScan> {
+    if scratch.depth == Depth::Libraries {
+        return libraries(path, size, &mut Passing(reader), scratch);
+    }
     let mut head = [0u8; 512];
     let got = read_full(reader, &mut head)?;
     let head = head.get(..got).unwrap_or_default();
@@ -78,6 +83,70 @@ pub(crate) fn scan(
         return ptx(&mut whole);
     }
     texts::scan(path, &mut whole)
+}
+
+/// A file whose bytes are read in order, with gaps.
+pub(crate) trait Forward: Read {
+    /// Leaves bytes out.
+    fn skip(&mut self, bytes: u64) -> io::Result<()>;
+}
+
+/// A file that passes by whole.
+pub(crate) struct Passing<'a>(pub(crate) &'a mut dyn Read);
+
+impl Read for Passing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Forward for Passing<'_> {
+    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        io::copy(&mut (&mut self.0).take(bytes), &mut io::sink()).map(drop)
+    }
+}
+
+/// The same without GPU code, and without what is found only by searching a whole file: loader tables of ELF files, packages
+/// and configuration.
+pub(crate) fn libraries(
+    path: &ImagePath,
+    size: u64,
+    reader: &mut dyn Forward,
+    scratch: &mut Scratch,
+) -> io::Result<FileScan> {
+    let mut head = [0u8; 512];
+    let got = read_full(reader, &mut head)?;
+    let head = head.get(..got).unwrap_or_default();
+    if !head.starts_with(b"\x7fELF") {
+        return texts::scan(path, &mut head.chain(reader));
+    }
+    if CubinHeader::parse(head.get(..ENTRY_HEADER).unwrap_or_default()).is_some() {
+        return Ok(FileScan::default());
+    }
+    let mut capture = Capture::new(size, &scratch.budget);
+    let mut problems = Vec::new();
+    let mut at = 0u64;
+    let mut feed = |capture: &mut Capture, at: u64, bytes: &[u8]| {
+        if let Err(error) = capture.feed(at, bytes) {
+            problems.push(format!("tables of the file could not be kept: {error}"));
+        }
+        at.saturating_add(bytes.len() as u64)
+    };
+    at = feed(&mut capture, at, head);
+    while let Some((start, end)) = capture.wants(at) {
+        reader.skip(start.saturating_sub(at))?;
+        let wanted =
+            usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX).min(scratch.window.len());
+        let part = scratch.window.get_mut(..wanted).unwrap_or_default();
+        let got = read_full(reader, part)?;
+        at = feed(&mut capture, start, part.get(..got).unwrap_or_default());
+        if got < wanted {
+            break;
+        }
+    }
+    let facts = elf::facts(&capture, &Numbers::default(), size, &mut problems);
+    let content = Content { kind: Some(FileKind::Elf), elf: Some(facts), ..Content::default() };
+    Ok(FileScan { content: Some(content), problems, is_elf: true })
 }
 
 /// An ELF file called `name`, or a fatbin: device code, strings and constants, loader tables.
@@ -259,7 +328,7 @@ mod tests {
     use super::*;
 
     fn scanned(bytes: &[u8]) -> FileScan {
-        let mut scratch = Scratch::new(Budget::default(), false);
+        let mut scratch = Scratch::new(Budget::default(), false, Depth::Full);
         scan(&ImagePath::new("/models/model.plan"), bytes.len() as u64, &mut &*bytes, &mut scratch).unwrap()
     }
 

@@ -11,6 +11,7 @@ mod elf;
 mod fatbin;
 mod file;
 mod rpm;
+mod seekable;
 mod spool;
 mod symbols;
 mod tar;
@@ -20,12 +21,13 @@ mod tree;
 pub mod cache;
 pub mod stream;
 
-use crate::facts::{Content, Entry, EntryKind, LayerFacts, LayerProblem};
-use crate::image::{Body, Error, Image, decompress, verify};
+use crate::facts::{Content, Depth, Entry, EntryKind, LayerFacts, LayerProblem};
+use crate::image::{Body, Error, Image, Seekable, decompress, verify};
 use crate::limits;
 use crate::names::{Digest, ImagePath};
+use cache::{Key, Variant};
 use file::{FileScan, Scratch};
-use spool::Budget;
+pub use spool::Budget;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -40,7 +42,24 @@ pub struct Options {
     pub hash_files: bool,
     /// Check the digest of the uncompressed bytes too.
     pub verify_diff_ids: bool,
+    /// Leave GPU code out, and read seekable layers by their tables of contents.
+    pub depth: Depth,
+    /// Read seekable layers whole, so that their digest is checked.
+    pub verify_blobs: bool,
     pub progress: Option<Arc<dyn Progress>>,
+    /// Memory that several scans at the same time share; `None`: one of its own.
+    pub budget: Option<Budget>,
+}
+
+impl Options {
+    fn key(&self, digest: &Digest) -> Key {
+        let variant = match (self.depth, self.hash_files) {
+            (Depth::Libraries, _) => Variant::Libraries,
+            (Depth::Full, true) => Variant::Hashed,
+            (Depth::Full, false) => Variant::Plain,
+        };
+        Key { digest: digest.clone(), variant }
+    }
 }
 
 /// Hears how far a scan is. Called from several threads.
@@ -69,12 +88,12 @@ pub fn layers(image: &Image, cache: &cache::Cache, options: &Options) -> Scan {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs =
         if options.jobs == 0 { cores } else { options.jobs }.clamp(1, limits::WORKERS_MAX).min(count.max(1));
-    let budget = Budget::default();
+    let budget = options.budget.clone().unwrap_or_default();
     std::thread::scope(|scope| {
         for _ in 0..jobs {
             let (next, cached, slots, order, budget) = (&next, &cached, &slots, &order, &budget);
             scope.spawn(move || {
-                let mut scratch = Scratch::new(budget.clone(), options.hash_files);
+                let mut scratch = Scratch::new(budget.clone(), options.hash_files, options.depth);
                 while let Some(&index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let (facts, hit) = cached_layer(image, index, cache, options, &mut scratch);
                     if hit {
@@ -102,16 +121,51 @@ fn cached_layer(
     options: &Options,
     scratch: &mut Scratch,
 ) -> (Result<LayerFacts, Error>, bool) {
-    let key = image.layer_key(index).filter(|_| !options.verify_diff_ids);
-    if let Some(facts) = key.and_then(|k| cache.get(k, options.hash_files)) {
+    let seekable =
+        match options.depth == Depth::Libraries && !options.verify_blobs && !options.verify_diff_ids {
+            true => image.seekable(index),
+            false => None,
+        };
+    let own = seekable.as_ref().map(Seekable::key);
+    let digest = own.as_ref().or(image.layer_key(index)).filter(|_| !options.verify_diff_ids);
+    let Some(key) = digest.map(|digest| options.key(digest)) else {
+        return (layer(image, index, options, scratch), false);
+    };
+    // Who waits for another thread to scan the same layer finds its facts kept.
+    let _claim = cache.claim(&key);
+    if let Some(facts) = cache.get(&key) {
         return (Ok(facts), true);
     }
-    let facts = layer(image, index, options, scratch);
-    if let (Some(key), Ok(facts)) = (key, &facts) {
-        cache.put(key, options.hash_files, facts);
+    let Some(seekable) = seekable.filter(Seekable::is_possible) else {
+        let facts = layer(image, index, options, scratch);
+        if let Ok(facts) = &facts {
+            cache.put(&key, facts);
+        }
+        return (facts, false);
+    };
+    let why = match seekable::layer(&seekable, scratch) {
+        Ok(facts) => {
+            cache.put(&key, &facts);
+            return (Ok(facts), false);
+        }
+        Err(error) => Error::io(&format!("layer {index}"), &error).message,
+    };
+    let mut facts = layer(image, index, options, scratch);
+    let why = format!("{why}; the layer was read whole");
+    match &mut facts {
+        // What the layer is does not depend on how it came: not a fact.
+        _ if seekable.is_lost() => cache.remark(&why, format!("{}: {why}", image.identity.reference)),
+        Ok(facts) => {
+            facts.problems.push(LayerProblem { path: ImagePath::new("/"), detail: why });
+            cache.put(&key, facts);
+        }
+        Err(_) => {}
     }
     (facts, false)
 }
+
+/// Layers that are stored in fewer bytes are read on one thread: starting others would cost more than it saves.
+const OVERLAP_BYTES_MIN: u64 = 4 << 20;
 
 /// Scans one layer.
 fn layer(image: &Image, index: usize, options: &Options, scratch: &mut Scratch) -> Result<LayerFacts, Error> {
@@ -120,16 +174,27 @@ fn layer(image: &Image, index: usize, options: &Options, scratch: &mut Scratch) 
         identity.and_then(|l| l.digest.as_ref().or(l.diff_id.as_ref())).map(|d| format!(" {}", d.short()));
     let place = format!("{}: layer {}{}", image.identity.reference, index, name.unwrap_or_default());
     let spills_before = scratch.budget.spills.load(Ordering::Relaxed);
-    let facts = match image.layer(index)? {
-        Body::Directory(dir) => tree::directory(&dir, scratch),
-        Body::SingleFile(file) => tree::single_file(&file, scratch),
+    let mut read = |fast: bool| match image.layer(index)? {
+        Body::Directory(dir) => Ok(tree::directory(&dir, scratch)),
+        Body::SingleFile(file) => Ok(tree::single_file(&file, scratch)),
         Body::Tar { stored, digest_checked } => {
             let wanted = identity
                 .and_then(|l| l.diff_id.clone())
                 .filter(|_| options.verify_diff_ids || !digest_checked);
-            let counted = Counted { inner: stored, layer: index, progress: options.progress.clone() };
-            tar_layer(counted, wanted.as_ref(), scratch)
+            let stored = Counted { inner: stored, layer: index, progress: options.progress.clone() };
+            let large = image.layer_size(index).is_none_or(|size| size >= OVERLAP_BYTES_MIN);
+            Ok(match large {
+                true => decompress::overlapped(stored, fast)
+                    .and_then(|plain| tar_layer(plain, wanted.as_ref(), scratch)),
+                false => decompress::decompress(stored)
+                    .and_then(|plain| tar_layer(plain, wanted.as_ref(), scratch)),
+            })
         }
+    };
+    let facts = match read(true)? {
+        // Rare: what only the patient decoder reads, and damage, which it has words for.
+        Err(error) if decompress::gave_up(&error) => read(false)?,
+        facts => facts,
     };
     let mut facts = facts.map_err(|e| Error::io(&place, &e))?;
     facts.counts.spills = scratch.budget.spills.load(Ordering::Relaxed).saturating_sub(spills_before);
@@ -153,13 +218,8 @@ impl Read for Counted {
     }
 }
 
-/// Stored bytes of a layer -> facts; `diff_id` is checked where given.
-fn tar_layer(
-    stored: impl Read + Send,
-    diff_id: Option<&Digest>,
-    scratch: &mut Scratch,
-) -> io::Result<LayerFacts> {
-    let plain = decompress::decompress(stored)?;
+/// Uncompressed bytes of a layer -> facts; `diff_id` is checked where given.
+fn tar_layer(plain: impl Read, diff_id: Option<&Digest>, scratch: &mut Scratch) -> io::Result<LayerFacts> {
     let Some(wanted) = diff_id else { return walk(plain, scratch).map(|(facts, _)| facts) };
     let (mut facts, reader) = walk(verify::Hashed::new(plain), scratch)?;
     let got = reader.digest();
@@ -183,7 +243,7 @@ fn walk<R: Read>(reader: R, scratch: &mut Scratch) -> io::Result<(LayerFacts, R)
             let message = format!("more than {} bytes uncompressed", limits::LAYER_BYTES_MAX);
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
-        take_member(member, &mut tar, scratch, &mut facts)?;
+        take_member(member, &mut facts, |path, size| file::scan(path, size, &mut tar, scratch))?;
     }
     tar.drain(limits::LAYER_BYTES_MAX)?;
     facts.counts.bytes_decompressed = tar.position();
@@ -192,9 +252,8 @@ fn walk<R: Read>(reader: R, scratch: &mut Scratch) -> io::Result<(LayerFacts, R)
 
 fn take_member(
     member: Member,
-    tar: &mut TarReader<impl Read>,
-    scratch: &mut Scratch,
     facts: &mut LayerFacts,
+    scan: impl FnOnce(&ImagePath, u64) -> io::Result<FileScan>,
 ) -> io::Result<()> {
     let path = ImagePath::from_bytes(&member.name);
     let problem = |detail: &str| LayerProblem { path: path.clone(), detail: detail.to_owned() };
@@ -219,7 +278,7 @@ fn take_member(
         MemberKind::Hardlink => EntryKind::Hardlink(ImagePath::from_bytes(&member.link)),
         MemberKind::OverlayWhiteout | MemberKind::Other => EntryKind::Other,
         MemberKind::File => {
-            let scanned = file::scan(&path, member.size, tar, scratch)?;
+            let scanned = scan(&path, member.size)?;
             content = take_scan(&path, scanned, facts);
             EntryKind::File { size: member.size }
         }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Memory that all workers share, and the count of files that had to go to disk.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Budget {
+pub struct Budget {
     used: Arc<AtomicUsize>,
     pub(crate) spills: Arc<AtomicU64>,
 }
@@ -50,6 +50,12 @@ impl Kept {
     /// No more than what has arrived so far, and what is below `end`, is wanted.
     pub(crate) fn limit(&mut self, end: u64) {
         self.end = self.end.min(end).max(self.next());
+    }
+
+    /// What is still wanted, if it begins at or behind `at`: what was missed is not had any more.
+    pub(crate) fn wants(&self, at: u64) -> Option<(u64, u64)> {
+        let next = self.next();
+        (next >= at && next < self.end).then_some((next, self.end))
     }
 
     /// Takes its share of the bytes that stand at `offset` of the file. `Err`: no room on disk either.

@@ -3,7 +3,6 @@
 
 use super::cache::Cache;
 use super::file::Scratch;
-use super::spool::Budget;
 use super::tar::{MemberKind, TarReader};
 use super::{Options, Scan, walk};
 use crate::facts::LayerFacts;
@@ -69,7 +68,8 @@ pub fn archive(stream: impl Read + Send, cache: &Cache, options: &Options) -> io
         return Err(io::Error::other("empty (0 bytes)"));
     }
     let mut tar = TarReader::new(decompress::decompress(first.chain(stream))?);
-    let mut scratch = Scratch::new(Budget::default(), options.hash_files);
+    let mut scratch =
+        Scratch::new(options.budget.clone().unwrap_or_default(), options.hash_files, options.depth);
     let mut out = Streamed { passed: Passed::default(), layers: BTreeMap::new() };
     let mut members = 0usize;
     while let Some(member) = tar.next()? {
@@ -162,8 +162,7 @@ fn layer(
     let claimed = claimed(path);
     let known = claimed.as_ref().filter(|_| !options.verify_diff_ids);
     // A cached layer must tell what it unpacks to: the config is checked against that.
-    let known =
-        known.and_then(|digest| cache.get(digest, options.hash_files)).filter(|f| f.diff_id.is_some());
+    let known = known.and_then(|digest| cache.get(&options.key(digest))).filter(|f| f.diff_id.is_some());
     let mut stored = verify::Hashed::new(body);
     let hit = known.is_some();
     let scanned = match known {
@@ -182,7 +181,7 @@ fn layer(
         _ => Ok(facts),
     });
     if let (Ok(facts), false) = (&checked, hit) {
-        cache.put(&stored, options.hash_files, facts);
+        cache.put(&options.key(&stored), facts);
     }
     (checked, hit)
 }

@@ -2,7 +2,7 @@
 
 use super::file::{FileScan, Scratch, scan};
 use super::take_scan;
-use crate::facts::{Entry, EntryKind, LayerFacts, LayerProblem};
+use crate::facts::{Depth, Entry, EntryKind, LayerFacts, LayerProblem};
 use crate::limits;
 use crate::names::ImagePath;
 use std::collections::BTreeMap;
@@ -110,7 +110,7 @@ pub(super) fn single_file(file: &Path, scratch: &mut Scratch) -> io::Result<Laye
     }
     let path = ImagePath::new(&name);
     let scanned = scan(&path, size, &mut opened, scratch)?;
-    if scanned.content.is_none() && scanned.problems.is_empty() {
+    if scanned.content.is_none() && scanned.problems.is_empty() && scratch.depth == Depth::Full {
         return Err(io::Error::other("neither an ELF file, cubin, fatbin, PTX, static library nor wheel"));
     }
     push_file(path, size, scanned, &mut facts);

@@ -6,6 +6,7 @@ mod read;
 
 pub use read::{device_code_of, elf_of, read};
 
+use super::Depth;
 use super::{
     CodeImage, CodeKind, CodePlace, CodeRow, DeviceCode, ElfFacts, FileFacts, FileKind, ImageFacts,
     ImageIdentity, LayerIdentity, Link, Package, PackageOrigin, Problem, Shape,
@@ -27,6 +28,9 @@ pub struct FactsJson {
     pub tool: ToolJson,
     #[serde(default = "yes")]
     pub complete: bool,
+    /// `full`, or `libraries`: without GPU code, and what only a search through whole files finds.
+    #[serde(default = "full")]
+    pub depth: String,
     pub image: ImageJson,
     pub files: Vec<FileJson>,
     pub links: Vec<LinkJson>,
@@ -38,11 +42,15 @@ pub struct FactsJson {
     pub timing: Option<TimingJson>,
 }
 
+fn full() -> String {
+    Depth::Full.name().to_owned()
+}
+
 fn yes() -> bool {
     true
 }
 
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 pub struct ToolJson {
     pub name: String,
     pub version: String,
@@ -226,6 +234,9 @@ pub struct TimingJson {
     pub files: u64,
     pub elf_files: u64,
     pub layers_cached: u64,
+    /// Layers of which a table of contents and parts were read, checked piece by piece, and not their digest as a whole.
+    #[serde(default)]
+    pub layers_by_table: u64,
     pub spills: u64,
 }
 
@@ -463,6 +474,7 @@ pub fn write(facts: &ImageFacts, tool: ToolJson, timing: Option<TimingJson>) -> 
         facts_schema: FACTS_SCHEMA,
         tool,
         complete: facts.complete,
+        depth: facts.depth.name().to_owned(),
         image: image_json(&facts.image),
         files: facts.files.iter().map(file).collect(),
         links: facts.links.iter().map(link).collect(),

@@ -6,9 +6,9 @@ use super::{
     PackageJson, ProblemJson, ShapeJson, file_kind_of, origin_of,
 };
 use crate::facts::{
-    CodeImage, CodeKind, CodePlace, CodeRow, Config, Counts, CudartCode, DeviceCode, ElfFacts, FileFacts,
-    ForwardCompatNote, HistoryEntry, ImageFacts, ImageIdentity, LayerIdentity, Link, Package, PackageFact,
-    Place, Problem, Shape,
+    CodeImage, CodeKind, CodePlace, CodeRow, Config, Counts, CudartCode, Depth, DeviceCode, ElfFacts,
+    FileFacts, ForwardCompatNote, HistoryEntry, ImageFacts, ImageIdentity, LayerIdentity, Link, Package,
+    PackageFact, Place, Problem, Shape,
 };
 use crate::names::{Digest, ImagePath, LayerIndex, Platform};
 use crate::version::{Arch, Version};
@@ -35,9 +35,15 @@ pub fn read(bytes: &[u8]) -> Result<ImageFacts, String> {
         files: timing.files,
         elf_files: timing.elf_files,
         spills: timing.spills,
+        by_table: timing.layers_by_table,
     };
     let mut facts = ImageFacts {
         complete: json.complete,
+        depth: match json.depth.as_str() {
+            "full" => Depth::Full,
+            "libraries" => Depth::Libraries,
+            other => return Err(format!("depth `{other}`; this version knows full and libraries")),
+        },
         files: json.files.into_iter().map(file_of).collect::<Result<_, _>>()?,
         links: json.links.into_iter().map(link_of).collect(),
         packages: json.packages.into_iter().map(package_of).collect::<Result<_, _>>()?,

@@ -10,6 +10,7 @@
 //! never hands over a byte twice or leaves one out, whatever the connection does.
 
 mod client;
+pub mod lists;
 mod patience;
 pub mod push;
 mod refusal;
@@ -18,10 +19,11 @@ mod stream;
 mod token;
 
 pub(super) use refusal::innermost;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use oci_client::manifest::{
@@ -131,16 +133,18 @@ impl Registry {
         let is_loopback = reference.is_loopback();
         let clients = client::build(options, is_loopback)?;
         let pool = Arc::new(Pool::start()?);
-        let typed = auth::Typed {
-            username: options.username.as_deref(),
-            password: options.password.as_deref(),
-            token: options.token.as_deref(),
-            authfile: options.authfile.as_deref(),
-        };
-        let login = pool.runtime().block_on(auth::find(reference, &typed, environment))?;
+        let login = pool.runtime().block_on(find_login(reference, options, environment))?;
         let may_plain_http = is_loopback || options.insecure;
         let session = Arc::new(Session::new(reference, clients, login, may_plain_http, options.timeout));
         Ok(Registry { session, pool })
+    }
+
+    /// Another repository of the same registry: connections are shared, the login is its own.
+    fn beside(&self, reference: &Reference, options: &RegistryOptions) -> Result<Registry, Error> {
+        let login =
+            self.pool.runtime().block_on(find_login(reference, options, &Environment::of_process()))?;
+        let session = Arc::new(Session::beside(&self.session, reference, login, options.timeout));
+        Ok(Registry { session, pool: Arc::clone(&self.pool) })
     }
 
     /// Fetches a manifest or an index. Where it was asked for by digest, its bytes have that digest.
@@ -156,9 +160,50 @@ impl Registry {
         Ok(Box::new(opened.start(Arc::clone(&self.pool))))
     }
 
+    /// `len` bytes of a blob from `start` on, unchecked. An error where the registry sends whole blobs only.
+    pub fn range(&self, blob: &Descriptor, start: u64, len: u64) -> Result<Vec<u8>, Error> {
+        if len == 0 {
+            return Ok(Vec::new());
+        }
+        let work = stream::range(&self.session, &blob.digest, start, len);
+        self.pool.runtime().block_on(self.session.in_time(work))
+    }
+
     /// Bytes of manifests, configs and blobs that came over the network, those read twice included.
     pub fn bytes_downloaded(&self) -> u64 {
         self.session.downloaded()
+    }
+}
+
+async fn find_login(
+    reference: &Reference,
+    options: &RegistryOptions,
+    environment: &Environment,
+) -> Result<auth::Login, Error> {
+    let typed = auth::Typed {
+        username: options.username.as_deref(),
+        password: options.password.as_deref(),
+        token: options.token.as_deref(),
+        authfile: options.authfile.as_deref(),
+    };
+    auth::find(reference, &typed, environment).await
+}
+
+/// Registries that images opened one after the other have in common.
+#[derive(Clone, Default)]
+pub struct Connections(Arc<Mutex<BTreeMap<String, Registry>>>);
+
+impl Connections {
+    /// The repository of `reference`, over connections that are there already.
+    pub fn registry(&self, reference: &Reference, options: &RegistryOptions) -> Result<Registry, Error> {
+        let host = reference.api_host().to_owned();
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&host).cloned();
+        if let Some(known) = known {
+            return known.beside(reference, options);
+        }
+        let registry = Registry::connect(reference, options)?;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(host, registry.clone());
+        Ok(registry)
     }
 }
 
@@ -183,7 +228,7 @@ async fn fetch_manifest(session: &Session, tag_or_digest: &str) -> Result<RawMan
     if let Some(digest) = asked.as_ref().filter(|digest| digest.algorithm() != "sha256") {
         return Err(Error::look(format!("`{digest}` cannot be checked: only sha256 digests can")));
     }
-    let ask = Ask { wanted: Wanted::Manifest(tag_or_digest), accept: Some(&accept), offset: 0 };
+    let ask = Ask { wanted: Wanted::Manifest(tag_or_digest), accept: Some(&accept), offset: 0, end: None };
     let mut patience = Patience::default();
     let shown = format!("manifest `{tag_or_digest}` of `{}`", session.reference().repository_name());
     let (headers, bytes) = loop {

@@ -18,9 +18,15 @@ const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// What is pushed.
 pub struct Artifact<'a> {
     pub artifact_type: &'a str,
+    pub blobs: &'a [Blob<'a>],
+    /// Annotations of the manifest, among them the time of making.
+    pub annotations: Vec<(String, String)>,
+}
+
+/// One part of it.
+pub struct Blob<'a> {
     pub media_type: &'a str,
     pub bytes: &'a [u8],
-    /// Annotations of the manifest, among them the time of making.
     pub annotations: Vec<(String, String)>,
 }
 
@@ -52,19 +58,26 @@ async fn attach(session: &Session, subject: &str, artifact: &Artifact<'_>) -> Re
     let patience = &mut Patience::default();
     let manifest = super::fetch_manifest(session, subject).await?;
     push_blob(session, b"{}", patience).await?;
-    push_blob(session, artifact.bytes, patience).await?;
-    let annotations: serde_json::Map<String, Value> =
-        artifact.annotations.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+    let mut layers = Vec::new();
+    for blob in artifact.blobs {
+        push_blob(session, blob.bytes, patience).await?;
+        let mut layer = json!({
+            "mediaType": blob.media_type,
+            "digest": Digest::of(blob.bytes).to_string(),
+            "size": blob.bytes.len(),
+        });
+        if !blob.annotations.is_empty() {
+            layer["annotations"] = object(&blob.annotations);
+        }
+        layers.push(layer);
+    }
+    let annotations = object(&artifact.annotations);
     let document = json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "artifactType": artifact.artifact_type,
         "config": { "mediaType": EMPTY, "digest": Digest::of(b"{}").to_string(), "size": 2, "data": "e30=" },
-        "layers": [{
-            "mediaType": artifact.media_type,
-            "digest": Digest::of(artifact.bytes).to_string(),
-            "size": artifact.bytes.len(),
-        }],
+        "layers": layers,
         "subject": {
             "mediaType": manifest.media_type,
             "digest": manifest.digest.to_string(),
@@ -89,6 +102,10 @@ async fn attach(session: &Session, subject: &str, artifact: &Artifact<'_>) -> Re
     });
     list(session, &tag, entry, patience).await?;
     Ok(Attached { digest, fallback_tag: Some(tag) })
+}
+
+fn object(annotations: &[(String, String)]) -> Value {
+    annotations.iter().map(|(key, value)| (key.clone(), json!(value))).collect()
 }
 
 async fn push_blob(session: &Session, bytes: &[u8], patience: &mut Patience) -> Result<(), Error> {

@@ -67,6 +67,8 @@ pub(super) struct Ask<'a> {
     pub(super) accept: Option<&'a str>,
     /// Bytes that are here already.
     pub(super) offset: u64,
+    /// Only bytes before this one.
+    pub(super) end: Option<u64>,
 }
 
 impl Session {
@@ -92,6 +94,20 @@ impl Session {
             has_answered: AtomicBool::new(false),
             downloaded: AtomicU64::new(0),
         }
+    }
+
+    /// For another repository behind the same connections.
+    pub(super) fn beside(
+        other: &Session,
+        reference: &Reference,
+        login: Login,
+        timeout: Option<Duration>,
+    ) -> Session {
+        let session = Session::new(reference, other.clients.clone(), login, other.may_plain_http, timeout);
+        if let Some(is_plain) = other.is_plain_http.get() {
+            let _nobody_asked_yet = session.is_plain_http.set(*is_plain);
+        }
+        session
     }
 
     pub(super) fn reference(&self) -> &Reference {
@@ -153,7 +169,7 @@ impl Session {
                 if let Some(accept) = ask.accept {
                     request = request.header(ACCEPT, accept);
                 }
-                access.sign(with_offset(request, ask.offset))
+                access.sign(with_range(request, ask.offset, ask.end))
             };
             let response = self.send(request, self.host(), patience).await?;
             let status = response.status();
@@ -171,12 +187,15 @@ impl Session {
         }
     }
 
-    /// The URL of a path below `/v2/NAME/`; a whole URL stays.
+    /// The URL of a path below `/v2/NAME/`, or with `/` in front below `/v2/`; a whole URL stays.
     pub(super) async fn address(&self, to: &str, patience: &mut Patience) -> Result<Url, Error> {
         let is_plain = self.find_scheme(patience).await?;
         match Url::parse(to) {
             Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),
-            _ => self.url(is_plain, &format!("{}/{to}", self.reference.repository)),
+            _ => match to.strip_prefix('/') {
+                Some(path) => self.url(is_plain, path),
+                None => self.url(is_plain, &format!("{}/{to}", self.reference.repository)),
+            },
         }
     }
 
@@ -217,7 +236,7 @@ impl Session {
         patience: &mut Patience,
     ) -> Result<Response, Error> {
         let host = refusal::authority(url).unwrap_or_default();
-        let request = || with_offset(self.clients.registry.get(url.clone()), offset);
+        let request = || with_range(self.clients.registry.get(url.clone()), offset, None);
         let response = self.send(request, &host, patience).await?;
         if is_usable(response.status(), offset) {
             return Ok(response);
@@ -328,8 +347,12 @@ fn is_usable(status: StatusCode, offset: u64) -> bool {
     status.is_success() || offset > 0 && status == StatusCode::RANGE_NOT_SATISFIABLE
 }
 
-fn with_offset(request: RequestBuilder, offset: u64) -> RequestBuilder {
-    if offset == 0 { request } else { request.header(RANGE, format!("bytes={offset}-")) }
+fn with_range(request: RequestBuilder, offset: u64, end: Option<u64>) -> RequestBuilder {
+    match (offset, end) {
+        (0, None) => request,
+        (_, None) => request.header(RANGE, format!("bytes={offset}-")),
+        (_, Some(end)) => request.header(RANGE, format!("bytes={offset}-{}", end.saturating_sub(1))),
+    }
 }
 
 /// Why a body was not read to its end.

@@ -19,6 +19,7 @@ use super::patience::Patience;
 use super::refusal::Wanted;
 use super::session::{Ask, Session};
 use crate::image::{Descriptor, Error};
+use crate::names::Digest;
 
 /// Chunks of up to some 400 kB that wait for a reader: enough that neither side waits for every single one.
 const CHUNKS_MAX: usize = 4;
@@ -90,6 +91,48 @@ pub(super) async fn open(session: Arc<Session>, descriptor: &Descriptor) -> Resu
     Err(refused)
 }
 
+/// A part of a blob; after a cut the rest is asked for.
+pub(super) async fn range(
+    session: &Session,
+    digest: &Digest,
+    start: u64,
+    len: u64,
+) -> Result<Vec<u8>, Error> {
+    let patience = &mut Patience::default();
+    let mut bytes = Vec::new();
+    loop {
+        let offset = start.saturating_add(bytes.len() as u64);
+        let end = Some(start.saturating_add(len));
+        let ask = Ask { wanted: Wanted::Blob(digest), accept: None, offset, end };
+        let mut response = session.get(&ask, patience).await?;
+        let is_part = response.status() == StatusCode::PARTIAL_CONTENT;
+        if !is_part || range_start(response.headers()) != Some(offset) {
+            return Err(Error::look(format!(
+                "`{}` sends no part of a blob, only the whole",
+                session.reference().repository_name()
+            )));
+        }
+        let lost = loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) => {
+                    session.count(chunk.len());
+                    bytes.extend_from_slice(&chunk);
+                    patience.progress();
+                }
+                Ok(None) => return Ok(bytes),
+                Err(error) => break error,
+            }
+            if bytes.len() as u64 > len {
+                return Err(Error::look(format!("blob {digest}: more bytes came than were asked for")));
+            }
+        };
+        if bytes.len() as u64 == len {
+            return Ok(bytes);
+        }
+        session.wait_after(&lost, session.host(), patience).await?;
+    }
+}
+
 /// URLs of the descriptor that may be asked. Only layers of the foreign kinds: a manifest must not make this
 /// program fetch whatever it likes instead of a layer that every registry has.
 fn other_places(descriptor: &Descriptor) -> Vec<Url> {
@@ -139,7 +182,7 @@ impl Transfer {
             let wanted = Wanted::Blob(&self.descriptor.digest);
             let answer = match &self.source {
                 Source::Registry => {
-                    let ask = Ask { wanted, accept: None, offset };
+                    let ask = Ask { wanted, accept: None, offset, end: None };
                     self.session.get(&ask, &mut self.patience).await
                 }
                 Source::Elsewhere(url) => {

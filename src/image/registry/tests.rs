@@ -120,6 +120,7 @@ fn descriptor(bytes: &[u8]) -> Descriptor {
         digest: Digest::of(bytes),
         size: bytes.len() as u64,
         urls: Vec::new(),
+        annotations: std::collections::BTreeMap::new(),
     }
 }
 
@@ -475,8 +476,7 @@ fn attach_to(server: &Server) -> Result<push::Attached, Error> {
         Registry::connect_from(&reference, &RegistryOptions::default(), &Environment::default()).unwrap();
     let artifact = push::Artifact {
         artifact_type: "application/x-test",
-        media_type: "application/x-test",
-        bytes: b"{}\n",
+        blobs: &[push::Blob { media_type: "application/x-test", bytes: b"{}\n", annotations: Vec::new() }],
         annotations: Vec::new(),
     };
     registry.attach(Digest::of(MANIFEST.as_bytes()).as_str(), &artifact)
