@@ -71,7 +71,7 @@ pub const TOC_BYTES_MAX: u64 = 64 << 20;
 /// Entries of such a table, pieces of files among them (90,000 in that layer).
 pub const TOC_ENTRIES_MAX: usize = 500_000;
 /// Bytes unpacked of one layer that is read by its table (0.3 GB in that layer).
-pub const BY_TABLE_BYTES_MAX: u64 = 4 << 30;
+pub const BY_TABLE_BYTES_MAX: u64 = 1 << 30;
 /// One piece of a file in a seekable layer, bytes (podman cuts at 8 MiB, eStargz at 4 MiB by default).
 pub const TOC_PIECE_BYTES_MAX: u64 = 64 << 20;
 /// Members of one wheel or static archive.

@@ -649,7 +649,7 @@ def part_lies(x):
     # A table that says otherwise than the tar, with right digests: followed, as docs/sweep.md says, and not with --verify-blobs.
     ref = x.layout("otherwise", chunked(FILES, edit=lambda table: table["entries"].pop(1))).ref
     r = lint("scan", ref, *DEPTH)
-    c.ok(r.rc == 0 and r.doc["packages"] == [] and r.err.count("layers as a whole were not") == 1, "a table without an entry of the tar: followed, and the note says so", str(r))
+    c.ok(r.rc == 0 and r.doc["packages"] == [] and r.err.count("layers as a whole are not") == 1, "a table without an entry of the tar: followed, and the note says so", str(r))
     whole(c, lint, "a table without an entry of the tar, --verify-blobs", ref, want, "--verify-blobs")
     # Damaged in a part that is read: whole, and the digest is wrong.
     layout = x.layout("damaged", chunked(FILES))
@@ -729,7 +729,7 @@ def bombs(x, want):
     bomb("one piece of 400 MB", lambda path: huge_piece(path, 400 << 20), may_be_used=True)
     bomb("gzip, a table of 300 MB", lambda path: Layout(path, inflated(header(estargz.TOC, tarfile.REGTYPE, 300 << 20), 300 << 20, tar(end=True))), ["table of contents"])
     bomb("gzip, a name of 500 MB in front of the table", lambda path: Layout(path, inflated(header("././@LongLink", tarfile.GNUTYPE_LONGNAME, 500 << 20), 500 << 20)))
-    bomb("190 GiB of texts", table(*packed_table(b'{"type":"reg","name":"a/%d.dist-info/METADATA","size":67108864,"chunkType":"zeros"}' % i for i in range(3000))), limit=3)
+    bomb("190 GiB of texts", table(*packed_table(b'{"type":"reg","name":"a/%d.dist-info/METADATA","size":67108864,"chunkType":"zeros"}' % i for i in range(3000))), limit=20)
     # Honest, but many.
     table(*packed_table(b'{"type":"dir","name":"a/%d/"}' % i for i in range(1_000_000)))(t / "million")
     r = lint("scan", f"oci:{t}/million:x", *DEPTH, timeout=20)
