@@ -533,7 +533,7 @@ FILES = (("etc/os-release", b"ID=debian\n"), ("opt/torch-2.dist-info/METADATA", 
          ("opt/libold.so", (CODE / "libdemo_old.so").read_bytes()))
 
 
-def lie(x, what, ref, want, words=(), limit=5, rows=1, may_be_used=False, args=()):
+def lie(x, what, ref, want, words=(), limit=30, rows=1, may_be_used=False, args=()):
     """Right facts of the whole layer and one row that says why, or one clear line and exit 3."""
     c = x.c
     r = x.lint("scan", ref, *DEPTH, *args, timeout=limit)
@@ -761,7 +761,7 @@ def part_network(x):
         for what, options, job in runs:
             res = job.result()
             (whole if "--no-range" in options else by_table)(c, lint, what, res, x.want)
-            c.ok(res.seconds < 10, f"{what}: an end within 10 s", f"{res.seconds:.1f} s")
+            c.ok(res.seconds < 60, f"{what}: an end within a minute", f"{res.seconds:.1f} s")
 
     x.later.append(look)
 
