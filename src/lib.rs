@@ -80,7 +80,11 @@ pub fn check<'a>(
     catalog: &Catalog,
     policy: rules::Policy,
 ) -> Report<'a> {
-    let judge = rules::Judge::new(inventory, catalog).with(policy);
+    judged(inventory, &rules::Judge::new(inventory, catalog).with(policy), targets)
+}
+
+/// The same by a judge that is asked more afterwards, and remembers what it has answered.
+pub fn judged<'a>(inventory: &'a Inventory<'a>, judge: &rules::Judge<'_>, targets: &[Target]) -> Report<'a> {
     let judged = targets.iter().map(|t| (t.clone(), judge.target(t))).collect();
     let alone = if targets.is_empty() { judge.alone() } else { Vec::new() };
     let lowest = judge.lowest_driver(targets);

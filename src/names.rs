@@ -24,12 +24,7 @@ impl Digest {
 
     /// The SHA-256 digest of raw hash bytes.
     pub fn sha256(hash: &[u8]) -> Digest {
-        let mut text = String::with_capacity(71);
-        text.push_str("sha256:");
-        for byte in hash {
-            text.push_str(&format!("{byte:02x}"));
-        }
-        Digest(text)
+        Digest(format!("sha256:{}", hex(hash)))
     }
 
     /// The SHA-256 digest of `bytes`.
@@ -62,6 +57,11 @@ impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Two lower-case digits for each byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// An absolute, normalised path inside the image: `/usr/lib/libcudart.so.12`. Never on this machine's disk.

@@ -105,9 +105,10 @@ fn document(format: Format, args: &CheckArgs, style: Style, several: bool) -> Op
         Format::Sarif => Box::new(sarif::Log::new(explain::documents())),
         Format::Github => Box::new(github::Annotations::default()),
         Format::Gitlab => Box::new(gitlab::CodeQuality::default()),
-        Format::Junit => {
-            Box::new(junit::Suites::new(junit::Fails { from: threshold(args), unknown: args.gate.strict }))
-        }
+        Format::Junit => Box::new(junit::Suites::new(junit::Fails {
+            from: threshold(args.gate.fail_on),
+            unknown: args.gate.strict,
+        })),
         Format::Markdown => Box::new(markdown::Summary::default()),
         // It wants the matrix too.
         Format::Html | Format::Svg => return None,
@@ -210,8 +211,8 @@ fn text_options(args: &CheckArgs, style: Style) -> text::Options {
 }
 
 /// From this level on a finding fails the run.
-fn threshold(args: &CheckArgs) -> Option<Level> {
-    match args.gate.fail_on {
+pub(super) fn threshold(fail_on: FailOn) -> Option<Level> {
+    match fail_on {
         FailOn::Error => Some(Level::Error),
         FailOn::Warning => Some(Level::Warning),
         FailOn::Note => Some(Level::Note),
@@ -220,7 +221,7 @@ fn threshold(args: &CheckArgs) -> Option<Level> {
 }
 
 fn status_of_report(report: &Report, args: &CheckArgs) -> u8 {
-    match (threshold(args), report.worst()) {
+    match (threshold(args.gate.fail_on), report.worst()) {
         (Some(threshold), Some(worst)) if worst >= threshold => return status::FINDINGS,
         _ => {}
     }

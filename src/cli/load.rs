@@ -212,12 +212,17 @@ impl Reading {
 
     /// A repository, over the connections of the images.
     pub(super) fn registry(&self, reference: &Reference) -> Result<Registry, Error> {
-        if self.open.offline {
-            return Err(Error::usage(format!(
-                "`{reference}` is in a registry, and --offline forbids the network"
-            )));
-        }
+        self.may_ask(reference)?;
         self.open.connections.registry(reference, &self.open.registry)
+    }
+
+    fn may_ask(&self, what: &dyn std::fmt::Display) -> Result<(), Error> {
+        match self.open.offline {
+            true => {
+                Err(Error::usage(format!("`{what}` is in a registry, and --offline forbids the network")))
+            }
+            false => Ok(()),
+        }
     }
 
     pub(super) fn take_remarks(&self) -> Vec<String> {
@@ -236,10 +241,8 @@ impl Reading {
     /// Loads an image.
     pub(super) fn image(&self, source: &Source, output: Option<&OutputArgs>) -> Result<Loaded, Error> {
         let begin = Instant::now();
-        if self.open.offline && matches!(source, Source::Registry(_)) {
-            return Err(Error::usage(format!(
-                "`{source}` is in a registry, and --offline forbids the network"
-            )));
+        if matches!(source, Source::Registry(_)) {
+            self.may_ask(source)?;
         }
         let (image, examined) = if let Some(stream) = image::stream(source, &self.open)? {
             examine_stream(stream, source, &self.open, &self.cache, &self.scan)?

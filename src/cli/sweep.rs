@@ -2,18 +2,17 @@
 //!
 //! The results file is the state: a sweep that was stopped goes on where its rows end, and one that is done does nothing.
 
-use super::args::{FailOn, SweepArgs};
+use super::args::SweepArgs;
 use super::load::{self, Loaded, Reading};
-use super::{Exit, output, remark, say, status, targets};
+use super::{Exit, check, output, remark, say, status, targets};
 use crate::catalog::Catalog;
 use crate::facts::json;
-use crate::gate::Gate;
 use crate::image::Error;
 use crate::image::reference::Reference;
 use crate::image::source::Source;
 use crate::names::{Digest, Platform};
 use crate::render::{pretty, style};
-use crate::report::Report;
+use crate::report::Level;
 use crate::rules::{Judge, Policy};
 use crate::sweep::list::{self, Wanted};
 use crate::sweep::rows::{Cost, ImageRowJson, Row, SWEEP_SCHEMA, StartJson, Status, judged, unreadable};
@@ -135,11 +134,9 @@ fn status_of(row: &ImageRowJson, args: &SweepArgs) -> u8 {
         Status::Unreadable | Status::Incomplete => return status::LOOK,
         Status::Judged => {}
     }
-    let fails = |level: &str| match args.fail_on {
-        FailOn::Error => level == "error",
-        FailOn::Warning => matches!(level, "error" | "warning"),
-        FailOn::Note => true,
-        FailOn::Never => false,
+    let fails = |level: &str| {
+        let level = Level::of_name(level).unwrap_or(Level::Note);
+        check::threshold(args.fail_on).is_some_and(|from| level >= from)
     };
     if row.findings.iter().any(|f| !f.suppressed && fails(&f.level)) { status::FINDINGS } else { status::OK }
 }
@@ -320,8 +317,8 @@ impl Sweep<'_> {
     fn judged(&self, wanted: &Wanted, loaded: &Loaded) -> ImageRowJson {
         let inventory = inventory::build(&loaded.facts, self.catalog);
         let policy = Policy { as_of: self.results.start.as_of.clone(), ..Policy::default() };
-        let mut report: Report = crate::check(&inventory, self.targets, self.catalog, policy);
-        Gate::default().apply(&mut report);
+        let judge = Judge::new(&inventory, self.catalog).with(policy);
+        let report = crate::judged(&inventory, &judge, self.targets);
         let document = || json::write(&loaded.facts, load::tool(self.catalog), None);
         let facts = self.args.with_facts.then(document);
         let cost = Cost {
@@ -329,7 +326,6 @@ impl Sweep<'_> {
             bytes_downloaded: loaded.timing.bytes_downloaded,
             layers_cached: loaded.timing.layers_cached,
         };
-        let judge = Judge::new(&inventory, self.catalog);
         judged(wanted, &report, &judge, self.targets, &loaded.errors, facts.as_ref(), cost)
     }
 }

@@ -94,13 +94,6 @@ impl Toc {
         annotations.get(ESTARGZ_DIGEST).and_then(|d| sha256(d)).map(|digest| Toc::EStargz { digest })
     }
 
-    /// The digest that the manifest gives for the table.
-    pub fn digest(&self) -> &Digest {
-        match self {
-            Toc::Chunked { digest, .. } | Toc::EStargz { digest } => digest,
-        }
-    }
-
     pub fn packing(&self) -> Packing {
         match self {
             Toc::Chunked { .. } => Packing::Zstd,

@@ -3,7 +3,7 @@
 //! The mismatch is an error of the last read: who uses the bytes must hold back what it learned until then.
 
 use super::Descriptor;
-use crate::names::Digest;
+use crate::names::{Digest, hex};
 use sha2::Digest as _;
 use std::io::{self, Read};
 
@@ -37,7 +37,7 @@ impl Hash {
             Hash::Sha384(h) => h.clone().finalize().to_vec(),
             Hash::Sha512(h) => h.clone().finalize().to_vec(),
         };
-        bytes.iter().map(|b| format!("{b:02x}")).collect()
+        hex(&bytes)
     }
 }
 

@@ -47,6 +47,13 @@ impl Level {
             Level::Error => "error",
         }
     }
+
+    /// The level of a name, as documents spell it.
+    pub fn of_name(name: &str) -> Option<Level> {
+        [Level::Pass, Level::Note, Level::Warning, Level::Error]
+            .into_iter()
+            .find(|level| level.name() == name)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,6 +7,7 @@ use super::capture::Capture;
 use super::symbols;
 use crate::facts::{ElfFacts, ForwardCompatNote};
 use crate::limits;
+use crate::names::hex;
 use goblin::container::{Container, Ctx};
 use goblin::elf::dynamic::{self, Dynamic};
 use goblin::elf::program_header::{PF_X, PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_NOTE, ProgramHeader};
@@ -431,7 +432,7 @@ fn notes(layout: &Layout, capture: &Capture, facts: &mut ElfFacts) {
         };
         each_note(&bytes, layout.ctx, |name, kind, description| {
             if name == b"GNU" && kind == NT_GNU_BUILD_ID {
-                facts.build_id = Some(description.iter().map(|b| format!("{b:02x}")).collect());
+                facts.build_id = Some(hex(description));
             } else if name == b"NVIDIA Corporation" && kind == 0 {
                 facts.forward_compat = facts.forward_compat.take().or_else(|| forward_compat(description));
             }

@@ -20,13 +20,12 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import threading
 import xml.etree.ElementTree as ElementTree
 from functools import partial
 from pathlib import Path
 
 sys.dont_write_bytecode = True
-from common import Checks, REPO, Registry, arguments, environment, mkimage, need, push, sha256, venv
+from common import Checks, REPO, Registry, Served, arguments, environment, mkimage, need, push, sha256, venv
 from github_runner import Runner
 
 PYPI = ["pyyaml==6.0.3", "zizmor==1.32.0", "check-jsonschema==0.39.0", "pre-commit==4.7.0"]
@@ -91,20 +90,12 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-class Server:
+class Server(Served):
     """A directory over HTTP."""
 
     def __init__(self, directory):
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=directory))
         self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
 
 
 class Place:

@@ -222,6 +222,18 @@ def member(wheel, path, target):
 
 
 # ------------------------------------------------------------------------------------------------- registries
+class Served:
+    """A server of this process, which runs while the `with` lasts; who inherits makes `self.server`."""
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
 class Registry:
     """A registry of tests/tools/registry-up, ended when the block ends."""
 

@@ -43,7 +43,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from common import Checks, Cudalint, Faults, REPO, Registry, TOOLS, arguments, mkimage, need
+from common import Checks, Cudalint, Faults, REPO, Registry, Served, TOOLS, arguments, mkimage, need
 
 IMAGES, BASES, REPOSITORIES = 1000, 5, 20
 HOST = ["--host-driver", "535", "--gpu", "h100", "--runtime-mode", "legacy", "--as-of", "2026-11-20"]
@@ -951,7 +951,7 @@ def directory(c, lint, t, shared):
 
 
 # ------------------------------------------------------------------------------------------------------ a shared store
-class Web:
+class Web(Served):
     """A store of objects behind GET and PUT; `answer` may say another status for a method."""
 
     def __init__(self):
@@ -995,14 +995,6 @@ class Web:
         self.server.daemon_threads = True
         self.host = f"127.0.0.1:{self.server.server_port}"
         self.url = f"http://{self.host}/facts/of layers"
-
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
 
     def since(self):
         with self.lock:
@@ -1076,7 +1068,7 @@ def store(c, lint, t, shared):
 
 
 # ---------------------------------------------------------------------------------------------- beside the image
-class PullOnly:
+class PullOnly(Served):
     """A registry behind which nobody may write."""
 
     def __init__(self, upstream):
@@ -1114,14 +1106,6 @@ class PullOnly:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.host = f"127.0.0.1:{self.server.server_port}"
-
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
 
 
 def registry(c, lint, t, shared):

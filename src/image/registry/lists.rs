@@ -14,6 +14,7 @@ use oci_client::manifest::OCI_IMAGE_INDEX_MEDIA_TYPE as INDEX;
 use reqwest::header::LINK;
 use reqwest::{Method, Response, StatusCode, Url};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Pages of the list that are read.
@@ -136,14 +137,8 @@ async fn names(session: &Session, at: &str, key: &str) -> Result<Option<BTreeSet
         if found.is_empty() && matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) {
             return Ok(None);
         }
-        let unreadable =
-            || Error::look(format!("`{}` gives no readable list of {key} ({status})", session.host()));
-        if !status.is_success() {
-            return Err(unreadable());
-        }
         let link = link(session, &answer);
-        let body = read_body(answer, limits::MANIFEST_BYTES_MAX).await.map_err(|_| unreadable())?;
-        let page: serde_json::Value = serde_json::from_slice(&body).map_err(|_| unreadable())?;
+        let page: serde_json::Value = page(session, answer, key).await?;
         let names = page.get(key).and_then(serde_json::Value::as_array).into_iter().flatten();
         let before = found.len();
         found.extend(names.filter_map(|n| n.as_str().map(str::to_owned)));
@@ -170,18 +165,23 @@ async fn take(
     artifact_type: &str,
     found: &mut Vec<Part>,
 ) -> Result<(), Error> {
+    let list: List = page(session, answer, "referrers").await?;
+    // The registry may not have filtered.
+    found.extend(list.manifests.into_iter().filter(|m| m.artifact_type.as_deref() == Some(artifact_type)));
+    Ok(())
+}
+
+/// One page of a list of `what`.
+async fn page<T: DeserializeOwned>(session: &Session, answer: Response, what: &str) -> Result<T, Error> {
     let status = answer.status();
     let unreadable =
-        || Error::look(format!("`{}` gives no readable list of referrers ({status})", session.host()));
+        || Error::look(format!("`{}` gives no readable list of {what} ({status})", session.host()));
     if !status.is_success() {
         return Err(unreadable());
     }
     let body = read_body(answer, limits::MANIFEST_BYTES_MAX).await.map_err(|_| unreadable())?;
     session.count(body.len());
-    let list: List = serde_json::from_slice(&body).map_err(|_| unreadable())?;
-    // The registry may not have filtered.
-    found.extend(list.manifests.into_iter().filter(|m| m.artifact_type.as_deref() == Some(artifact_type)));
-    Ok(())
+    serde_json::from_slice(&body).map_err(|_| unreadable())
 }
 
 /// The next page, on the same registry only.

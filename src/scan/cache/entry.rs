@@ -12,7 +12,7 @@ use super::CACHE_SCHEMA;
 use super::form::LayerJson;
 use crate::facts::LayerFacts;
 use crate::limits;
-use crate::names::Digest;
+use crate::names::{Digest, hex};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::fmt;
@@ -144,10 +144,6 @@ pub(crate) fn unpack(packed: &[u8]) -> Option<LayerFacts> {
     decoder.take(limits::CACHE_ENTRY_UNPACKED_BYTES_MAX).read_to_end(&mut plain).ok()?;
     let json: LayerJson = serde_json::from_slice(&plain).ok()?;
     json.facts()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
