@@ -7,8 +7,10 @@
 //!     facts::ImageFacts ─ inventory::build ─► inventory::Inventory ─ rules::judge ─► report::Report ─► render
 //! ```
 
+pub mod admission;
 pub mod catalog;
 pub mod cli;
+pub mod clock;
 pub mod compare;
 pub mod dockerfile;
 pub mod export;
@@ -24,6 +26,7 @@ pub mod render;
 pub mod report;
 pub mod rules;
 pub mod scan;
+pub mod serve;
 pub mod sweep;
 pub mod target;
 pub mod version;

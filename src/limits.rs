@@ -101,3 +101,33 @@ pub const DOCKERFILE_BYTES_MAX: u64 = 1 << 20;
 pub const BASELINE_BYTES_MAX: u64 = 256 << 20;
 /// Manifests, indexes and configs of one archive that comes as a stream, bytes together.
 pub const ARCHIVE_DOCUMENTS_BYTES_MAX: u64 = 64 << 20;
+/// Body of a request to the server, bytes: Kubernetes takes objects of 3 MiB, and an update carries two.
+pub const SERVE_BODY_BYTES_MAX: usize = 7 << 20;
+/// Bodies of all requests that are arriving or being read, bytes together.
+pub const SERVE_BODIES_BYTES_MAX: usize = 64 << 20;
+/// Connections open at the same time.
+pub const SERVE_CONNECTIONS_MAX: usize = 4096;
+/// Requests in work at the same time; more are answered by policy.
+pub const SERVE_REQUESTS_MAX: usize = 1024;
+/// Judgments in work or waiting for a core; more are answered by policy.
+pub const SERVE_JUDGMENTS_MAX: usize = 64;
+/// Time for a request to arrive: its headers, then its body, seconds each.
+pub const SERVE_ARRIVAL_SECONDS: u64 = 10;
+/// Threads that read manifests and kept facts.
+pub const SERVE_QUICK_THREADS: usize = 8;
+/// Images that the server remembers having looked at.
+pub const SERVE_IMAGES_MAX: usize = 50_000;
+/// Images whose facts are held in memory, beside those on disk.
+pub const SERVE_FACTS_MAX: u64 = 8;
+/// Judgments held in memory, bytes.
+pub const SERVE_JUDGMENT_BYTES_MAX: u64 = 64 << 20;
+/// Further attempts at an image that was promised to be looked at, and the first pause between them, seconds; it doubles.
+pub const SERVE_TRIES_MAX: u32 = 6;
+pub const SERVE_RETRY_SECONDS: u64 = 10;
+/// Reports of the scanner adapter, and how long they are kept, seconds.
+pub const SERVE_REPORTS_MAX: usize = 10_000;
+pub const SERVE_REPORT_SECONDS: u64 = 3600;
+/// Threads for judging and for loading kept facts; more work waits.
+pub const SERVE_BLOCKING_THREADS: usize = 16;
+/// Keys of one request of Gatekeeper.
+pub const SERVE_KEYS_MAX: usize = 1000;

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cudalint::cli::exit_on_interrupt();
     let status = cudalint::cli::run(std::env::args_os());
     ExitCode::from(status)
 }

@@ -23,6 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("dockerfile", &["report", "facts"]),
     ("gate", &["report"]),
     ("matrix", &["rules", "report", "inventory", "target", "catalog"]),
+    ("admission", &["matrix", "rules", "report", "inventory", "target", "catalog", "facts"]),
     ("compare", &["matrix", "rules", "report", "inventory", "target"]),
     ("plan", &["matrix", "rules", "report", "inventory", "target", "catalog"]),
     ("export", &["render", "matrix", "rules", "report", "inventory", "target", "catalog", "facts"]),
@@ -260,4 +261,32 @@ fn the_index_of_errors_has_every_message_of_every_page() {
 
 fn collapsed(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Pods that differ in settings that nobody looks at share a judgment; a rule that looks at a new one must be found by it.
+#[test]
+fn every_variable_that_a_rule_names_counts_for_admission() {
+    let mut names = Vec::new();
+    for dir in ["src/rules", "src/inventory"] {
+        for path in files(&root().join(dir), ".rs") {
+            let text = fs::read_to_string(path).unwrap();
+            let code = text.split("#[cfg(test)]").next().unwrap();
+            for part in code.split('"').skip(1).step_by(2) {
+                // Beginnings of symbol versions are no variables.
+                let is_name = part.len() > 3
+                    && !part.ends_with('_')
+                    && part.contains('_')
+                    && part.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+                names.extend(is_name.then(|| part.to_owned()));
+            }
+        }
+    }
+    assert!(names.len() > 10, "{names:?}");
+    let catalog = cudalint::catalog::Catalog::built_in().unwrap();
+    names.extend(catalog.settings.iter().map(|s| s.id.clone()));
+    names.retain(|name| {
+        let env = vec![(name.clone(), "x".to_owned())];
+        cudalint::admission::pods::Overrides { env, ..Default::default() }.essence().env.is_empty()
+    });
+    assert!(names.is_empty(), "not among the names that matter: {names:?}");
 }

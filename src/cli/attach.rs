@@ -54,7 +54,7 @@ pub(super) fn run(args: &AttachArgs) -> Result<u8, Error> {
         &Artifact {
             artifact_type,
             blobs: &[Blob { media_type, bytes: document.as_bytes(), annotations: Vec::new() }],
-            annotations: vec![("org.opencontainers.image.created".to_owned(), output::now())],
+            annotations: vec![("org.opencontainers.image.created".to_owned(), crate::clock::now())],
         },
     )
 }

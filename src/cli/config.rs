@@ -27,6 +27,14 @@ pub(super) fn parse(arguments: Vec<OsString>) -> Result<(Cli, Config), Failure> 
         Some((name, leaf)) => (command.find_subcommand(name).map(|c| (c, leaf)), 2),
         None => (Some((&command, &matches)), 1),
     };
+    if let Some((leaf, given)) = leaf.filter(|(c, _)| c.get_name() == "serve") {
+        let whole = super::serve::with_file(&arguments, leaf, given).map_err(Failure::File)?;
+        let matches = match whole {
+            Some(whole) => command.clone().try_get_matches_from(whole).map_err(Failure::Arguments)?,
+            None => matches,
+        };
+        return Ok((cli(&matches)?, Config::default()));
+    }
     // Commands that look at no image take no configuration.
     let Some((leaf, given)) = leaf.filter(|(c, _)| c.get_arguments().any(|a| a.get_id() == "no_config"))
     else {

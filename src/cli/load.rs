@@ -1,6 +1,6 @@
 //! Options -> opened image -> facts, with the catalog, the cache and the password they need.
 
-use super::args::{DepthName, OutputArgs, SourceArgs};
+use super::args::{DepthName, OutputArgs, SourceArgs, StoreArgs};
 use super::{Exit, progress, remark, say, say_layers, status, status_of};
 use crate::catalog::Catalog;
 use crate::facts::json::{TimingJson, ToolJson};
@@ -157,7 +157,7 @@ pub(super) struct Reading {
     open: OpenOptions,
     cache: Cache,
     scan: scan::Options,
-    /// Facts stand beside each image in its registry, signed with a secret or not; whether to write them.
+    /// See [`Kept::referrers`].
     referrers: Option<(AtomicBool, Option<Secret>)>,
 }
 
@@ -167,25 +167,7 @@ impl Reading {
             return Err(Error::usage("--hash-files reads whole files, --depth libraries does not")
                 .hint("leave one of them out"));
         }
-        let mut cache = cache(args.cache_dir.as_deref(), args.no_cache, args.cache_max_size);
-        let secret = args.cache_key.as_deref().map(Secret::read).transpose();
-        let secret = secret.map_err(|why| Error::usage(format!("--cache-key {why}")))?;
-        let may_write = !args.shared_cache_read_only;
-        let mut referrers = None;
-        match args.shared_cache.as_deref().filter(|place| !place.is_empty() && !args.no_cache) {
-            None => {}
-            Some(place)
-                if args.offline
-                    && (place == REFERRERS || place.contains("://") && !place.starts_with("file://")) =>
-            {
-                return Err(Error::usage(format!("--shared-cache {place}: --offline forbids the network")));
-            }
-            Some(REFERRERS) => referrers = Some((AtomicBool::new(may_write), secret)),
-            Some(place) => {
-                let store = ObjectStore::open(place, environment())?;
-                cache = cache.with(Arc::new(store), may_write, secret);
-            }
-        }
+        let Kept { cache, referrers } = kept(&args.store, args.offline)?;
         let mut open = open_options(args)?;
         open.documents = Some(Arc::new(cache.clone()));
         let scan = scan::Options {
@@ -298,6 +280,41 @@ impl Reading {
     }
 }
 
+/// The caches of one command.
+pub(super) struct Kept {
+    pub(super) cache: Cache,
+    /// Facts stand beside each image in its registry, signed with a secret or not; whether to write them.
+    referrers: Option<(AtomicBool, Option<Secret>)>,
+}
+
+impl Kept {
+    pub(super) fn is_in_registries(&self) -> bool {
+        self.referrers.is_some()
+    }
+}
+
+pub(super) fn kept(args: &StoreArgs, offline: bool) -> Result<Kept, Error> {
+    let mut cache = cache(args.cache_dir.as_deref(), args.no_cache, args.cache_max_size);
+    let secret = args.cache_key.as_deref().map(Secret::read).transpose();
+    let secret = secret.map_err(|why| Error::usage(format!("--cache-key {why}")))?;
+    let may_write = !args.shared_cache_read_only;
+    let mut referrers = None;
+    match args.shared_cache.as_deref().filter(|place| !place.is_empty() && !args.no_cache) {
+        None => {}
+        Some(place)
+            if offline && (place == REFERRERS || place.contains("://") && !place.starts_with("file://")) =>
+        {
+            return Err(Error::usage(format!("--shared-cache {place}: --offline forbids the network")));
+        }
+        Some(REFERRERS) => referrers = Some((AtomicBool::new(may_write), secret)),
+        Some(place) => {
+            let store = ObjectStore::open(place, environment())?;
+            cache = cache.with(Arc::new(store), may_write, secret);
+        }
+    }
+    Ok(Kept { cache, referrers })
+}
+
 /// Where credentials of object stores come from.
 pub(super) fn environment() -> Vec<(String, String)> {
     std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect()
@@ -332,6 +349,8 @@ pub(super) fn open_options(args: &SourceArgs) -> Result<OpenOptions, Error> {
         tls_cert: args.tls_cert.clone(),
         tls_key: args.tls_key.clone(),
         timeout,
+        lent: false,
+        confined: false,
     };
     Ok(OpenOptions { platform, registry, offline: args.offline, ..OpenOptions::default() })
 }
@@ -356,7 +375,7 @@ fn password_from_stdin() -> Result<String, Error> {
     Ok(PASSWORD.get_or_init(|| password).clone())
 }
 
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().ok()?;
     let seconds = match text.get(digits.len()..)? {

@@ -19,6 +19,7 @@ mod plan;
 mod progress;
 mod scan;
 mod schema;
+mod serve;
 mod sweep;
 mod targets;
 
@@ -39,7 +40,7 @@ pub mod status {
 }
 
 /// Ends the process with 130 when it is interrupted. Files that are being written aside stay unrenamed.
-pub fn exit_on_interrupt() {
+fn exit_on_interrupt() {
     std::thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
         if let Ok(runtime) = runtime
@@ -51,17 +52,9 @@ pub fn exit_on_interrupt() {
     });
 }
 
-/// Commands to come: never taken for images.
-const RESERVED: [&str; 1] = ["serve"];
-
 /// Runs the program and gives its exit status.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    if let Some(command) = arguments.get(1).and_then(|a| a.to_str()).filter(|a| RESERVED.contains(a)) {
-        say(&Error::usage(format!("the command `{command}` is not in this version"))
-            .hint(format!("an image of that name is `registry:{command}`")));
-        return status::USAGE;
-    }
     let (cli, config) = match config::parse(arguments) {
         Ok(parsed) => parsed,
         Err(Failure::File(error)) => {
@@ -77,6 +70,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             return status::OK;
         }
     };
+    // A server ends in its own time.
+    if !matches!(cli.command, Some(Command::Serve(_))) {
+        exit_on_interrupt();
+    }
     let result = match cli.command {
         None => check::run(&cli.check, config),
         Some(Command::Check(args)) => check::run(&args, config),
@@ -92,6 +89,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Some(Command::Rules(args)) => explain::rules(&args),
         Some(Command::Schema(args)) => schema::run(&args),
         Some(Command::Sweep(args)) => sweep::run(&args),
+        Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Cache(args)) => cache::run(&args),
         Some(Command::Completions(args)) => schema::completions(&args),
         Some(Command::Man(args)) => schema::man(&args),

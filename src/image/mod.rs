@@ -140,8 +140,22 @@ pub struct OpenOptions {
     pub offline: bool,
     /// Configs of images in registries that were met before.
     pub documents: Option<Arc<dyn Documents>>,
+    /// What of manifests is kept among the documents.
+    pub manifests: Manifests,
     /// Connections that images opened with the same options share.
     pub connections: Connections,
+}
+
+/// Whether manifests are kept among the documents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Manifests {
+    /// The registry is asked each time, and nothing is kept.
+    #[default]
+    Asked,
+    /// The registry is asked, and what it says is kept.
+    Kept,
+    /// Those that are kept are not asked for. Only for who has shown before that the repository gives them to him.
+    Known,
 }
 
 /// An opened image: what it is, and where its layers' bytes are.
@@ -150,6 +164,7 @@ pub struct Image {
     layers: Vec<LayerSource>,
     store: Option<Box<dyn BlobStore>>,
     registry: Option<Registry>,
+    config: Option<Digest>,
 }
 
 enum LayerSource {
@@ -227,11 +242,15 @@ impl Image {
         let opened = match source {
             Source::Registry(name) => {
                 let registry = options.connections.registry(name, &options.registry)?;
-                let wanted = name.digest.as_ref().map(|d| d.as_str().to_owned()).or_else(|| name.tag.clone());
-                let top = registry.manifest(&wanted.unwrap_or_else(|| "latest".to_owned()))?;
+                let wanted = name.tag.clone();
                 let documents = options.documents.as_deref();
                 let platform = options.platform.as_ref();
-                let image = Image::of_manifest(&reference, top, &registry, platform, documents)?;
+                let store = Keeping { registry: &registry, documents, manifests: options.manifests };
+                let top = match &name.digest {
+                    Some(digest) => store.by_digest(digest)?,
+                    None => store.kept(registry.manifest(&wanted.unwrap_or_else(|| "latest".to_owned()))?),
+                };
+                let image = Image::of_manifest(&reference, top, &store, platform, documents)?;
                 Ok(Image { store: Some(Box::new(registry.clone())), registry: Some(registry), ..image })
             }
             Source::OciLayout { dir, select } => {
@@ -268,7 +287,7 @@ impl Image {
             layers: vec![LayerIdentity::default()],
             ..ImageIdentity::default()
         };
-        Image { identity, layers: vec![layer], store: None, registry: None }
+        Image { identity, layers: vec![layer], store: None, registry: None, config: None }
     }
 
     fn from_store(
@@ -317,7 +336,24 @@ impl Image {
             )));
         }
         let layers = layers.into_iter().map(LayerSource::Blob).collect();
-        Ok(Image { identity, layers, store: None, registry: None })
+        Ok(Image { identity, layers, store: None, registry: None, config: Some(config.digest) })
+    }
+
+    /// Whether the registry gives everything that the manifest names to whoever asks: a manifest may name blobs of others,
+    /// whose facts are kept here.
+    pub fn is_present(&self) -> Result<(), Error> {
+        let Some(registry) = &self.registry else { return Ok(()) };
+        let layers = self.layers.iter().filter_map(|layer| match layer {
+            LayerSource::Blob(descriptor) => Some(&descriptor.digest),
+            _ => None,
+        });
+        for digest in layers.chain(&self.config) {
+            if !registry.has_blob(digest)? {
+                let reference = &self.identity.reference;
+                return Err(Error::look(format!("{reference}: the registry has no blob {}", digest.short())));
+            }
+        }
+        Ok(())
     }
 
     /// The registry that the image is in.
@@ -396,6 +432,43 @@ impl Image {
     /// Bytes of manifests, configs and blobs that came over the network so far.
     pub fn bytes_downloaded(&self) -> u64 {
         self.store.as_ref().map_or(0, |s| s.bytes_downloaded())
+    }
+}
+
+/// A registry whose manifests are kept.
+struct Keeping<'a> {
+    registry: &'a Registry,
+    documents: Option<&'a dyn Documents>,
+    manifests: Manifests,
+}
+
+impl Keeping<'_> {
+    fn by_digest(&self, digest: &Digest) -> Result<RawManifest, Error> {
+        if self.manifests == Manifests::Known
+            && let Some(bytes) = self.documents.and_then(|d| d.get(digest))
+        {
+            return Ok(RawManifest { bytes, media_type: String::new(), digest: digest.clone() });
+        }
+        Ok(self.kept(self.registry.manifest(digest.as_str())?))
+    }
+
+    fn kept(&self, manifest: RawManifest) -> RawManifest {
+        if self.manifests != Manifests::Asked
+            && let Some(documents) = self.documents
+        {
+            documents.put(&manifest.digest, &manifest.bytes);
+        }
+        manifest
+    }
+}
+
+impl BlobStore for Keeping<'_> {
+    fn manifest(&self, descriptor: &Descriptor) -> Result<RawManifest, Error> {
+        self.by_digest(&descriptor.digest)
+    }
+
+    fn blob(&self, descriptor: &Descriptor) -> Result<Box<dyn Read + Send>, Error> {
+        self.registry.blob(descriptor)
     }
 }
 

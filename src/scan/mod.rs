@@ -46,6 +46,8 @@ pub struct Options {
     pub depth: Depth,
     /// Read seekable layers whole, so that their digest is checked.
     pub verify_blobs: bool,
+    /// Take what is kept, and read no layer.
+    pub cached_only: bool,
     pub progress: Option<Arc<dyn Progress>>,
     /// Memory that several scans at the same time share; `None`: one of its own.
     pub budget: Option<Budget>,
@@ -135,6 +137,9 @@ fn cached_layer(
     let _claim = cache.claim(&key);
     if let Some(facts) = cache.get(&key) {
         return (Ok(facts), true);
+    }
+    if options.cached_only {
+        return (Err(Error::look(format!("layer {index}: nothing is kept of it"))), false);
     }
     let Some(seekable) = seekable.filter(Seekable::is_possible) else {
         let facts = layer(image, index, options, scratch);

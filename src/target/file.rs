@@ -8,6 +8,7 @@ use crate::catalog::Catalog;
 use crate::names::located;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// A targets file.
 #[derive(Deserialize, Serialize, JsonSchema)]
@@ -48,6 +49,9 @@ struct Row {
     cuda_compat: Option<bool>,
     /// Nodes like this one.
     count: Option<u64>,
+    /// Labels of the nodes, for admission: a pod whose selector they do not fit does not land there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
 }
 
 /// Reads all targets of a file, in its order.
@@ -109,6 +113,7 @@ fn target(row: Row, catalog: &Catalog) -> Result<Target, TargetError> {
         cuda_compat: row.cuda_compat,
         unknown_gpus: Vec::new(),
         count: row.count,
+        labels: row.labels,
     };
     Ok(Target { name: row.name, driver, gpus, host })
 }
@@ -138,6 +143,7 @@ pub fn write(target: &Target, catalog: &Catalog) -> String {
         gpu_request: host.gpu_request.map(|r| r.name().to_owned()),
         cuda_compat: host.cuda_compat,
         count: host.count,
+        labels: host.labels.clone(),
     };
     // Strings and numbers alone: nothing in it can fail to be written.
     toml::to_string(&TargetsFile { target: vec![row] }).unwrap_or_default()

@@ -77,7 +77,7 @@ fn of_nodes(text: &str, cordoned: bool, catalog: &Catalog) -> Result<Fleet, Targ
 }
 
 /// One host, and remarks about what it does not say.
-pub(super) fn target(said: &Said, catalog: &Catalog) -> Result<(Target, Vec<String>), TargetError> {
+pub fn target(said: &Said, catalog: &Catalog) -> Result<(Target, Vec<String>), TargetError> {
     let driver = match (&said.driver, &said.cuda) {
         (Some(driver), _) => Some(Driver::parse(driver, catalog)?),
         (None, Some(cuda)) => Some(Driver::from_cuda(cuda, catalog)?),

@@ -26,14 +26,7 @@ pub enum LeftOut {
 }
 
 #[derive(Deserialize)]
-struct List {
-    items: Vec<Item>,
-}
-
-#[derive(Deserialize)]
 struct Item {
-    #[serde(default)]
-    kind: String,
     metadata: Metadata,
     #[serde(default)]
     spec: Spec,
@@ -75,17 +68,31 @@ pub fn read(text: &str, cordoned: bool) -> Result<Vec<Node>, TargetError> {
         let hint = "write it with `kubectl get nodes -o json`".to_owned();
         TargetError::new(format!("it is no list of Kubernetes nodes: {e}"), hint)
     };
-    let value: serde_json::Value = serde_json::from_str(text).map_err(|e| wrong(&e))?;
-    // One node alone is no list.
-    let list = match value.get("items") {
-        Some(_) => serde_json::from_value::<List>(value).map_err(|e| wrong(&e))?,
-        None => List { items: vec![serde_json::from_value(value).map_err(|e| wrong(&e))?] },
+    items(text)?.into_iter().map(|item| of_value(item, cordoned).map_err(|e| wrong(&e))).collect()
+}
+
+/// The nodes of a document, unread: one node alone is no list.
+pub fn items(text: &str) -> Result<Vec<serde_json::Value>, TargetError> {
+    let hint = || "write it with `kubectl get nodes -o json`".to_owned();
+    let wrong = |e: &str| TargetError::new(format!("it is no list of Kubernetes nodes: {e}"), hint());
+    let mut value: serde_json::Value = serde_json::from_str(text).map_err(|e| wrong(&e.to_string()))?;
+    let items = match value.get_mut("items").map(serde_json::Value::take) {
+        Some(serde_json::Value::Array(items)) => items,
+        Some(_) => return Err(wrong("its items are no list")),
+        None => vec![value],
     };
-    if let Some(other) = list.items.iter().find(|i| !matches!(i.kind.as_str(), "" | "Node")) {
-        let message = format!("it lists objects of kind {}, not nodes", other.kind);
-        return Err(TargetError::new(message, "write it with `kubectl get nodes -o json`".to_owned()));
+    let kind = |item: &serde_json::Value| {
+        item.get("kind").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
+    };
+    if let Some(other) = items.iter().map(kind).find(|kind| !matches!(kind.as_str(), "" | "Node")) {
+        return Err(TargetError::new(format!("it lists objects of kind {other}, not nodes"), hint()));
     }
-    Ok(list.items.into_iter().map(|item| node(item, cordoned)).collect())
+    Ok(items)
+}
+
+/// One node as the Kubernetes API gives it.
+pub fn of_value(value: serde_json::Value, cordoned: bool) -> Result<Node, serde_json::Error> {
+    Ok(node(serde_json::from_value(value)?, cordoned))
 }
 
 fn node(item: Item, cordoned: bool) -> Node {

@@ -4,6 +4,7 @@
 use super::TargetError;
 use super::gpu::Gpu;
 use crate::version::Version;
+use std::collections::BTreeMap;
 
 /// How the NVIDIA container runtime prepares a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,6 +230,8 @@ pub struct Host {
     pub unknown_gpus: Vec<String>,
     /// Nodes like this one.
     pub count: Option<u64>,
+    /// Labels that nodes of this kind have, where they are known.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// The toolkit whose runtime makes CDI specifications just in time by default.

@@ -1,6 +1,7 @@
-//! Options of `cudalint cache`, and how sizes are typed.
+//! Options of `cudalint cache`, those about caches that other commands have, and how sizes are typed.
 
-use clap::{Args, Subcommand};
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Args, Subcommand};
 use std::path::PathBuf;
 
 #[derive(Args, Debug)]
@@ -15,8 +16,34 @@ pub(in crate::cli) struct CacheArgs {
     pub(in crate::cli) shared: Option<String>,
 }
 
+/// Where facts are kept for the next look.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Image")]
+pub(in crate::cli) struct StoreArgs {
+    /// Where facts of layers are kept
+    #[arg(long, value_name = "DIR", env = "CUDALINT_CACHE_DIR")]
+    pub(in crate::cli) cache_dir: Option<PathBuf>,
+    /// Neither read nor write the cache
+    #[arg(long, env = "CUDALINT_NO_CACHE", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    pub(in crate::cli) no_cache: bool,
+    /// Cache that machines share: a URL, a directory, `referrers`
+    ///
+    /// A directory, s3://BUCKET/PATH, gs://…, az://…, https://…, or `referrers`: beside each image in its own registry.
+    #[arg(long, value_name = "PLACE", env = "CUDALINT_SHARED_CACHE")]
+    pub(in crate::cli) shared_cache: Option<String>,
+    /// Read the shared cache only
+    #[arg(long, env = "CUDALINT_SHARED_CACHE_READ_ONLY", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    pub(in crate::cli) shared_cache_read_only: bool,
+    /// Secret with which entries of the shared cache are signed; others are not read
+    #[arg(long, value_name = "FILE", env = "CUDALINT_CACHE_KEY")]
+    pub(in crate::cli) cache_key: Option<PathBuf>,
+    /// Most that the cache directory holds; the longest unused goes first
+    #[arg(long, value_name = "SIZE", default_value = "4GB", env = "CUDALINT_CACHE_MAX_SIZE", value_parser = byte_size)]
+    pub(in crate::cli) cache_max_size: u64,
+}
+
 /// `500MB`, `4GB`, `1TB`, or bytes.
-pub(super) fn byte_size(text: &str) -> Result<u64, String> {
+fn byte_size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match text.get(digits.len()..).unwrap_or_default().to_ascii_uppercase().as_str() {
         "" | "B" => 1,

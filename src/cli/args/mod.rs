@@ -1,12 +1,13 @@
 //! The command line as typed. Every long option has its `CUDALINT_…` variable.
 
 mod cache;
+mod serve;
 mod sweep;
 
-use cache::byte_size;
-pub(in crate::cli) use cache::{CacheAction, CacheArgs};
+pub(in crate::cli) use cache::{CacheAction, CacheArgs, StoreArgs};
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+pub(in crate::cli) use serve::{DoubtName, LogFormat, ModeName, ServeArgs};
 use std::ffi::OsString;
 use std::path::PathBuf;
 pub(in crate::cli) use sweep::SweepArgs;
@@ -85,8 +86,10 @@ pub(in crate::cli) fn command(typed: &[OsString]) -> clap::Command {
         texts.map(|t| t.split('=').next().unwrap_or_default()).any(|t| names.contains(&t))
     };
     let (by_options, by_file) = (says(&HOSTS), says(&["targets"]));
-    let shorter = move |a: clap::Arg| {
-        let is_rare = a.get_long().is_some_and(|long| RARE.contains(&long));
+    let shorter = move |a: clap::Arg, one_way: bool| {
+        let of_server = ["authfile", "cache-dir", "config", "tls-cert", "tls-key"];
+        let is_rare =
+            a.get_long().is_some_and(|long| RARE.contains(&long) && (one_way || !of_server.contains(&long)));
         let set = a.get_env().and_then(std::env::var_os);
         let is_off = |v: &std::ffi::OsString| {
             let off = ["0", "n", "no", "f", "false", "off"].map(std::ffi::OsStr::new);
@@ -94,9 +97,10 @@ pub(in crate::cli) fn command(typed: &[OsString]) -> clap::Command {
                 || !a.get_action().takes_values() && off.contains(&v.to_ascii_lowercase().as_os_str())
         };
         // An empty variable is an unset one, as pipelines write it; a switch that is off excludes nothing.
-        let other_way = a
-            .get_long()
-            .is_some_and(|long| by_options && OF_TARGETS.contains(&long) || by_file && HOSTS.contains(&long));
+        let other_way = one_way
+            && a.get_long().is_some_and(|long| {
+                by_options && OF_TARGETS.contains(&long) || by_file && HOSTS.contains(&long)
+            });
         let a = if other_way || set.as_ref().is_some_and(is_off) {
             a.env(clap::builder::Resettable::Reset)
         } else {
@@ -104,7 +108,12 @@ pub(in crate::cli) fn command(typed: &[OsString]) -> clap::Command {
         };
         a.hide_env(true).hide_short_help(is_rare)
     };
-    Cli::command().mut_args(&shorter).mut_subcommands(|c| c.mut_args(&shorter))
+    // A server takes profiles and what holds for all hosts together.
+    let of = |c: clap::Command| {
+        let one_way = c.get_name() != "serve";
+        c.mut_args(|a| shorter(a, one_way))
+    };
+    Cli::command().mut_args(|a| shorter(a, true)).mut_subcommands(of)
 }
 
 /// Options that name the hosts each in their own way.
@@ -161,6 +170,8 @@ pub(in crate::cli) enum Command {
     Cache(CacheArgs),
     /// Look at many images: a list, a registry's catalog, what runs in a cluster
     Sweep(SweepArgs),
+    /// Answer admission reviews, scanners and registries over HTTP
+    Serve(Box<ServeArgs>),
     /// Print shell completions
     Completions(CompletionsArgs),
     /// Write manual pages into a directory
@@ -446,26 +457,8 @@ pub(in crate::cli) struct SourceArgs {
     /// Refuse everything that needs the network
     #[arg(long, env = "CUDALINT_OFFLINE", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub(in crate::cli) offline: bool,
-    /// Where facts of layers are kept
-    #[arg(long, value_name = "DIR", env = "CUDALINT_CACHE_DIR")]
-    pub(in crate::cli) cache_dir: Option<PathBuf>,
-    /// Neither read nor write the cache
-    #[arg(long, env = "CUDALINT_NO_CACHE", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
-    pub(in crate::cli) no_cache: bool,
-    /// Cache that machines share: a URL, a directory, `referrers`
-    ///
-    /// A directory, s3://BUCKET/PATH, gs://…, az://…, https://…, or `referrers`: beside each image in its own registry.
-    #[arg(long, value_name = "PLACE", env = "CUDALINT_SHARED_CACHE")]
-    pub(in crate::cli) shared_cache: Option<String>,
-    /// Read the shared cache only
-    #[arg(long, env = "CUDALINT_SHARED_CACHE_READ_ONLY", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
-    pub(in crate::cli) shared_cache_read_only: bool,
-    /// Secret with which entries of the shared cache are signed; others are not read
-    #[arg(long, value_name = "FILE", env = "CUDALINT_CACHE_KEY")]
-    pub(in crate::cli) cache_key: Option<PathBuf>,
-    /// Most that the cache directory holds; the longest unused goes first
-    #[arg(long, value_name = "SIZE", default_value = "4GB", env = "CUDALINT_CACHE_MAX_SIZE", value_parser = byte_size)]
-    pub(in crate::cli) cache_max_size: u64,
+    #[command(flatten)]
+    pub(in crate::cli) store: StoreArgs,
     /// Layers examined at a time; 0 = as many as there are cores
     #[arg(
         short,

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, ClientBuilder, Identity};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, Url};
+use url::Host;
 
 use super::RegistryOptions;
 use crate::image::Error;
@@ -33,10 +34,60 @@ pub(super) struct Clients {
 /// Builds the clients. `is_loopback` registries are never asked through a proxy, as Go's clients do it.
 pub(super) fn build(options: &RegistryOptions, is_loopback: bool) -> Result<Clients, Error> {
     let tls = Tls::read(options)?;
+    let follow = if options.confined { confined } else { || Policy::limited(REDIRECTS_MAX) };
     Ok(Clients {
-        registry: tls.client(options, is_loopback, || Policy::limited(REDIRECTS_MAX))?,
+        registry: tls.client(options, is_loopback, follow)?,
         token: tls.client(options, is_loopback, stay)?,
     })
+}
+
+/// Follows redirects to storage, but not into the network that this program runs in.
+fn confined() -> Policy {
+    Policy::custom(|attempt| {
+        let stays = attempt.previous().last().is_some_and(|from| from.host_str() == attempt.url().host_str());
+        if attempt.previous().len() > REDIRECTS_MAX {
+            attempt.error("too many redirects")
+        } else if stays || may_go(attempt.url()) {
+            attempt.follow()
+        } else {
+            attempt.error("the redirect leads into a network that registries have no business in")
+        }
+    })
+}
+
+/// Names that only mean something inside a machine, a cluster or a cloud.
+const INNER_NAMES: [&str; 6] = ["localhost", "local", "internal", "svc", "localdomain", "arpa"];
+
+/// Whether a registry that strangers chose may send requests there: not to this machine, its neighbours on the link (where
+/// clouds answer for credentials), or names that mean something only inside.
+pub(super) fn may_go(url: &Url) -> bool {
+    match url.host() {
+        None => false,
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            let last = name.rsplit('.').next().unwrap_or_default();
+            name.contains('.') && !INNER_NAMES.contains(&last)
+        }
+        Some(Host::Ipv4(address)) => is_outer(address),
+        Some(Host::Ipv6(address)) => address.to_ipv4_mapped().map_or_else(|| is_outer_v6(address), is_outer),
+    }
+}
+
+fn is_outer_v6(address: std::net::Ipv6Addr) -> bool {
+    let first = address.segments()[0];
+    let link_local = first & 0xffc0 == 0xfe80;
+    // AWS answers for credentials at fd00:ec2::254.
+    let unique_local = first & 0xfe00 == 0xfc00;
+    let here = address.is_loopback() || address.is_unspecified() || address.is_multicast();
+    !(here || link_local || unique_local)
+}
+
+fn is_outer(address: std::net::Ipv4Addr) -> bool {
+    !(address.is_loopback()
+        || address.is_link_local()
+        || address.is_unspecified()
+        || address.is_broadcast()
+        || address.is_multicast())
 }
 
 /// Follows redirects within one scheme, host and port; hands any other over as the answer.
@@ -160,6 +211,37 @@ fn read_file(path: &Path, option: &str) -> Result<Vec<u8>, Error> {
 mod tests {
     use super::*;
     use crate::image::ErrorKind;
+
+    #[test]
+    fn registries_of_strangers_lead_nowhere_inside() {
+        let goes = |text: &str| may_go(&Url::parse(text).unwrap());
+        for good in [
+            "https://s3.amazonaws.com/x",
+            "https://10.1.2.3/x",
+            "https://cdn.example.org./x",
+            "https://[2001:db8::1]/",
+        ] {
+            assert!(goes(good), "{good}");
+        }
+        for bad in [
+            "http://127.0.0.1/",
+            "http://2130706433/",
+            "http://0x7f.1/",
+            "http://169.254.169.254/latest/meta-data",
+            "http://0.0.0.0/",
+            "http://[::1]/",
+            "http://[::ffff:169.254.169.254]/",
+            "http://[fe80::1]/",
+            "http://[fd00:ec2::254]/",
+            "http://localhost/",
+            "http://metadata/",
+            "http://metadata.google.internal/",
+            "http://api.default.svc/",
+            "http://api.default.svc.cluster.local./",
+        ] {
+            assert!(!goes(bad), "{bad}");
+        }
+    }
 
     #[test]
     fn unusable_tls_files_are_usage_errors_that_name_them() {

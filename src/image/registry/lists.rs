@@ -99,7 +99,7 @@ impl Registry {
 }
 
 /// `sha256-HEX`, `sha256-HEX.sig`: what belongs to the manifest of that digest.
-fn is_of_another(tag: &str) -> bool {
+pub fn is_of_another(tag: &str) -> bool {
     let hex = tag.strip_prefix("sha256-").or_else(|| tag.strip_prefix("sha512-"));
     let hex = hex.map(|rest| rest.split('.').next().unwrap_or_default());
     hex.is_some_and(|hex| hex.len() >= 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()))

@@ -63,6 +63,11 @@ pub struct RegistryOptions {
     pub tls_key: Option<PathBuf>,
     /// For everything from [`Registry::connect`] on.
     pub timeout: Option<Duration>,
+    /// Only a login given here counts: files and helpers of this process are for others.
+    pub lent: bool,
+    /// Strangers name the images: what a registry says of other places leads nowhere into this network ([`client::may_go`]),
+    /// and layers come from the registry alone.
+    pub confined: bool,
 }
 
 impl fmt::Debug for RegistryOptions {
@@ -78,6 +83,8 @@ impl fmt::Debug for RegistryOptions {
             .field("tls_cert", &self.tls_cert)
             .field("tls_key", &self.tls_key)
             .field("timeout", &self.timeout)
+            .field("lent", &self.lent)
+            .field("confined", &self.confined)
             .finish()
     }
 }
@@ -135,7 +142,7 @@ impl Registry {
         let pool = Arc::new(Pool::start()?);
         let login = pool.runtime().block_on(find_login(reference, options, environment))?;
         let may_plain_http = is_loopback || options.insecure;
-        let session = Arc::new(Session::new(reference, clients, login, may_plain_http, options.timeout));
+        let session = Arc::new(Session::new(reference, clients, login, may_plain_http, options));
         Ok(Registry { session, pool })
     }
 
@@ -143,7 +150,7 @@ impl Registry {
     fn beside(&self, reference: &Reference, options: &RegistryOptions) -> Result<Registry, Error> {
         let login =
             self.pool.runtime().block_on(find_login(reference, options, &Environment::of_process()))?;
-        let session = Arc::new(Session::beside(&self.session, reference, login, options.timeout));
+        let session = Arc::new(Session::beside(&self.session, reference, login, options));
         Ok(Registry { session, pool: Arc::clone(&self.pool) })
     }
 
@@ -158,6 +165,11 @@ impl Registry {
         let open = stream::open(Arc::clone(&self.session), descriptor);
         let opened = self.pool.runtime().block_on(self.session.in_time(open))?;
         Ok(Box::new(opened.start(Arc::clone(&self.pool))))
+    }
+
+    /// Whether the repository gives a blob to whoever asks.
+    pub fn has_blob(&self, digest: &Digest) -> Result<bool, Error> {
+        self.pool.runtime().block_on(self.session.in_time(push::has_blob(&self.session, digest)))
     }
 
     /// `len` bytes of a blob from `start` on, unchecked. An error where the registry sends whole blobs only.
@@ -186,7 +198,8 @@ async fn find_login(
         token: options.token.as_deref(),
         authfile: options.authfile.as_deref(),
     };
-    auth::find(reference, &typed, environment).await
+    let nothing = Environment::default();
+    auth::find(reference, &typed, if options.lent { &nothing } else { environment }).await
 }
 
 /// Registries that images opened one after the other have in common.

@@ -108,6 +108,18 @@ fn object(annotations: &[(String, String)]) -> Value {
     annotations.iter().map(|(key, value)| (key.clone(), json!(value))).collect()
 }
 
+/// Whether the repository has a blob and shows it.
+pub(super) async fn has_blob(session: &Session, digest: &Digest) -> Result<bool, Error> {
+    let path = format!("blobs/{digest}");
+    let head = Send { method: Method::HEAD, to: &path, content_type: "", body: b"" };
+    let answer = session.write(&head, &mut Patience::default()).await?;
+    match answer.status() {
+        StatusCode::NOT_FOUND => Ok(false),
+        status if status.is_success() => Ok(true),
+        _ => Err(refusal::response(session, refusal::Wanted::Blob(digest), answer).await),
+    }
+}
+
 async fn push_blob(session: &Session, bytes: &[u8], patience: &mut Patience) -> Result<(), Error> {
     let digest = Digest::of(bytes).to_string();
     let path = format!("blobs/{digest}");

@@ -11,6 +11,7 @@ use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
 
+use super::RegistryOptions;
 use super::client::Clients;
 use super::patience::{self, Patience};
 use super::refusal::{self, Cause, Wanted};
@@ -31,6 +32,7 @@ pub(super) struct Session {
     clients: Clients,
     login: Login,
     may_plain_http: bool,
+    confined: bool,
     limit: Option<(Instant, Duration)>,
     is_plain_http: OnceCell<bool>,
     access: Mutex<Access>,
@@ -77,8 +79,9 @@ impl Session {
         clients: Clients,
         login: Login,
         may_plain_http: bool,
-        timeout: Option<Duration>,
+        options: &RegistryOptions,
     ) -> Session {
+        let timeout = options.timeout;
         let auth = match &login.credentials {
             Credentials::Bearer(token) => RegistryAuth::Bearer(token.clone()),
             _ => RegistryAuth::Anonymous,
@@ -88,6 +91,7 @@ impl Session {
             clients,
             login,
             may_plain_http,
+            confined: options.confined,
             limit: timeout.and_then(|timeout| Some((Instant::now().checked_add(timeout)?, timeout))),
             is_plain_http: OnceCell::new(),
             access: Mutex::new(Access { auth, renewals: 0 }),
@@ -101,9 +105,9 @@ impl Session {
         other: &Session,
         reference: &Reference,
         login: Login,
-        timeout: Option<Duration>,
+        options: &RegistryOptions,
     ) -> Session {
-        let session = Session::new(reference, other.clients.clone(), login, other.may_plain_http, timeout);
+        let session = Session::new(reference, other.clients.clone(), login, other.may_plain_http, options);
         if let Some(is_plain) = other.is_plain_http.get() {
             let _nobody_asked_yet = session.is_plain_http.set(*is_plain);
         }
@@ -120,6 +124,11 @@ impl Session {
 
     pub(super) fn clients(&self) -> &Clients {
         &self.clients
+    }
+
+    /// What the registry says of other places is not believed.
+    pub(super) fn is_confined(&self) -> bool {
+        self.confined
     }
 
     pub(super) fn host(&self) -> &str {

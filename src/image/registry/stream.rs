@@ -82,7 +82,8 @@ pub(super) async fn open(session: Arc<Session>, descriptor: &Descriptor) -> Resu
         Ok(body) => return Ok(Opened { transfer: first, body }),
         Err(error) => error,
     };
-    for url in other_places(descriptor) {
+    let elsewhere = if session.is_confined() { Vec::new() } else { other_places(descriptor) };
+    for url in elsewhere {
         let mut next = transfer(Source::Elsewhere(url));
         if let Ok(body) = next.open().await {
             return Ok(Opened { transfer: next, body });

@@ -10,6 +10,7 @@ use oci_client::token_cache::RegistryToken;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, WWW_AUTHENTICATE};
 use reqwest::{StatusCode, Url};
 
+use super::client;
 use super::patience::Patience;
 use super::refusal;
 use super::session::{Session, read_body};
@@ -115,6 +116,10 @@ fn realm_url(session: &Session, realm: &str) -> Result<Url, Error> {
     };
     let url = Url::parse(realm).map_err(|_| unusable())?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(unusable());
+    }
+    let own = session.host();
+    if session.is_confined() && refusal::authority(&url).as_deref() != Some(own) && !client::may_go(&url) {
         return Err(unusable());
     }
     let is_secret = session.login().credentials != Credentials::Anonymous;
@@ -254,7 +259,13 @@ mod tests {
     fn session(credentials: Credentials) -> Session {
         let reference = Reference::parse("ghcr.io/a/b").unwrap();
         let clients = super::super::client::build(&RegistryOptions::default(), false).unwrap();
-        Session::new(&reference, clients, Login { credentials, source: "a test".to_owned() }, false, None)
+        Session::new(
+            &reference,
+            clients,
+            Login { credentials, source: "a test".to_owned() },
+            false,
+            &RegistryOptions::default(),
+        )
     }
 
     #[test]

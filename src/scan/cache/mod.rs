@@ -33,6 +33,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Grows with every change of what a scan sees or how it is stored.
 pub const CACHE_SCHEMA: u32 = 7;
@@ -58,9 +59,30 @@ struct Shared {
     place: Arc<dyn Place>,
     may_write: bool,
     secret: Option<Secret>,
-    /// It failed once: it is not asked again. Who may only read is refused when writing.
-    reads_lost: AtomicBool,
-    writes_lost: AtomicBool,
+    /// It failed: it is not asked again, or not before some time has passed. Who may only read is refused when writing.
+    reads: Outage,
+    writes: Outage,
+}
+
+/// Since when a place does not answer.
+#[derive(Default)]
+struct Outage(Mutex<Option<Instant>>);
+
+impl Outage {
+    fn begins(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether it is over; `true` for one caller.
+    fn ends(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
+    }
+
+    /// `pause`: after which the place is tried again.
+    fn lasts(&self, pause: Option<Duration>) -> bool {
+        let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| pause.is_none_or(|pause| since.elapsed() < pause))
+    }
 }
 
 /// Where facts of layers are kept; nowhere with `--no-cache`. Clones are the same cache.
@@ -71,6 +93,8 @@ pub struct Cache {
     secret: Option<Secret>,
     shared: Vec<Arc<Shared>>,
     has_grown: Arc<AtomicBool>,
+    /// After which a place that failed is tried again; `None`: never.
+    pause: Option<Duration>,
     flights: Arc<Flights>,
     remarks: Arc<Mutex<Remarks>>,
 }
@@ -99,9 +123,16 @@ impl Cache {
     pub fn with(&self, place: Arc<dyn Place>, may_write: bool, secret: Option<Secret>) -> Cache {
         let mut cache = self.clone();
         cache.secret.clone_from(&secret);
-        let (reads_lost, writes_lost) = Default::default();
-        cache.shared.push(Arc::new(Shared { place, may_write, secret, reads_lost, writes_lost }));
+        let (reads, writes) = Default::default();
+        cache.shared.push(Arc::new(Shared { place, may_write, secret, reads, writes }));
         cache
+    }
+
+    /// The same for a program that runs for long: a place that failed is tried again after `pause`.
+    #[must_use]
+    pub fn that_recovers(mut self, pause: Duration) -> Cache {
+        self.pause = Some(pause);
+        self
     }
 
     pub fn dir(&self) -> Option<&Path> {
@@ -175,24 +206,44 @@ impl Cache {
     }
 
     fn read<T>(&self, shared: &Shared, ask: impl Fn(&dyn Place) -> Result<T, Error>) -> Option<T> {
-        if shared.reads_lost.load(Ordering::Relaxed) {
+        if shared.reads.lasts(self.pause) {
             return None;
         }
-        let lost = |error: Error| {
-            shared.reads_lost.store(true, Ordering::Relaxed);
-            self.lost(shared, &format!("read: {}; going on without it", error.message));
-        };
-        ask(shared.place.as_ref()).map_err(lost).ok()
+        match ask(shared.place.as_ref()) {
+            Ok(answer) => {
+                if shared.reads.ends() {
+                    self.is_back(shared);
+                }
+                Some(answer)
+            }
+            Err(error) => {
+                shared.reads.begins();
+                self.lost(shared, &format!("read: {}; going on without it", error.message));
+                None
+            }
+        }
     }
 
     fn write(&self, shared: &Shared, path: &str, bytes: &[u8]) {
-        if !shared.reads_lost.load(Ordering::Relaxed)
-            && !shared.writes_lost.load(Ordering::Relaxed)
-            && let Err(error) = shared.place.write(path, bytes)
-        {
-            shared.writes_lost.store(true, Ordering::Relaxed);
-            self.lost(shared, &format!("written: {}; nothing more is kept there", error.message));
+        if shared.reads.lasts(self.pause) || shared.writes.lasts(self.pause) {
+            return;
         }
+        match shared.place.write(path, bytes) {
+            Ok(()) if shared.writes.ends() => self.is_back(shared),
+            Ok(()) => {}
+            Err(error) => {
+                shared.writes.begins();
+                self.lost(shared, &format!("written: {}; nothing more is kept there", error.message));
+            }
+        }
+    }
+
+    /// The next outage is told again.
+    fn is_back(&self, shared: &Shared) {
+        let name = shared.place.name();
+        let mut remarks = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
+        remarks.told.remove(&name);
+        remarks.untold.push(format!("{name} answers again"));
     }
 
     fn lost(&self, shared: &Shared, how: &str) {

@@ -1,0 +1,264 @@
+//! Where pods may land, kept up to date: nodes from the Kubernetes API by a watch or from a file that is read again when it
+//! changes, and pools from a targets file.
+
+use super::metrics::Metrics;
+use crate::admission::cluster::{Cluster, Node};
+use crate::catalog::Catalog;
+use crate::image::Error;
+use crate::target::{Host, Target, fleet, nodes};
+use futures_util::StreamExt;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// Where nodes come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    Kubernetes,
+    File(PathBuf),
+    /// Declared pools alone.
+    Nowhere,
+}
+
+/// The nodes at one moment.
+pub struct Snapshot {
+    pub cluster: Cluster,
+    /// Grows with every change.
+    pub version: u64,
+    /// Before the first list of nodes has come there is nothing to judge for.
+    pub is_known: bool,
+    /// Since when the watch is down.
+    pub stale_since: Option<Instant>,
+}
+
+pub struct Nodes {
+    source: Source,
+    targets: Option<PathBuf>,
+    stack: Host,
+    catalog: Arc<Catalog>,
+    metrics: Arc<Metrics>,
+    sender: watch::Sender<Arc<Snapshot>>,
+}
+
+/// How often files are looked at.
+const FILES_EVERY: Duration = Duration::from_secs(5);
+/// Changes of nodes come in bursts; they are taken together.
+const SETTLE: Duration = Duration::from_millis(200);
+
+struct Read {
+    nodes: BTreeMap<String, Node>,
+    pools: Vec<Target>,
+    files: Vec<Option<Vec<u8>>>,
+}
+
+impl Nodes {
+    /// Reads the files once: what is wrong with them is said at the start.
+    pub fn start(
+        source: Source,
+        targets: Option<PathBuf>,
+        stack: Host,
+        catalog: Arc<Catalog>,
+        metrics: Arc<Metrics>,
+    ) -> Result<(Arc<Nodes>, watch::Receiver<Arc<Snapshot>>), Error> {
+        let empty = Snapshot { cluster: Cluster::default(), version: 0, is_known: false, stale_since: None };
+        let (sender, receiver) = watch::channel(Arc::new(empty));
+        let nodes = Arc::new(Nodes { source, targets, stack, catalog, metrics, sender });
+        let read = nodes.read_files()?;
+        let is_known = !matches!(nodes.source, Source::Kubernetes);
+        nodes.publish(&read, is_known, None);
+        Ok((nodes, receiver))
+    }
+
+    /// Keeps them up to date for as long as it is polled.
+    pub async fn follow(self: Arc<Self>, client: Option<kube::Client>) {
+        match (&self.source, client) {
+            (Source::Kubernetes, Some(client)) => self.watch(client).await,
+            _ => self.poll().await,
+        }
+    }
+
+    fn files(&self) -> Vec<Option<Vec<u8>>> {
+        let file = match &self.source {
+            Source::File(path) => Some(path.as_path()),
+            _ => None,
+        };
+        let read = |path: &Path| std::fs::read(path).ok();
+        vec![file.and_then(read), self.targets.as_deref().and_then(read)]
+    }
+
+    fn read_files(&self) -> Result<Read, Error> {
+        let files = self.files();
+        let text = |path: &Path, option: &str, bytes: Option<&Vec<u8>>| {
+            let bytes = bytes.ok_or_else(|| {
+                let why =
+                    std::fs::metadata(path).err().map_or("it cannot be read".to_owned(), |e| e.to_string());
+                Error::usage(format!("{option} `{}`: {why}", path.display()))
+            })?;
+            String::from_utf8(bytes.clone())
+                .map_err(|_| Error::usage(format!("{option} `{}` is no text", path.display())))
+        };
+        let mut read = Read { nodes: BTreeMap::new(), pools: Vec::new(), files: files.clone() };
+        if let Source::File(path) = &self.source {
+            let text = text(path, "--nodes", files.first().and_then(Option::as_ref))?;
+            let wrong = |why: String| Error::usage(format!("--nodes `{}`: {why}", path.display()));
+            for value in nodes::items(&text).map_err(|e| wrong(e.message))? {
+                let node = Node::read(&value).map_err(wrong)?;
+                read.nodes.insert(node.info.name.clone(), node);
+            }
+        }
+        if let Some(path) = &self.targets {
+            let text = text(path, "--targets", files.get(1).and_then(Option::as_ref))?;
+            let found = fleet::read(&text, true, &self.catalog).map_err(|e| {
+                let error = Error::usage(format!("--targets `{}`: {}", path.display(), e.message));
+                match e.hint {
+                    Some(hint) => error.hint(hint),
+                    None => error,
+                }
+            })?;
+            read.pools = found.targets;
+        }
+        Ok(read)
+    }
+
+    fn publish(&self, read: &Read, is_known: bool, stale_since: Option<Instant>) {
+        let nodes: Vec<Node> = read.nodes.values().cloned().collect();
+        let cluster = Cluster::new(nodes, &read.pools, &self.stack, &self.catalog);
+        self.metrics.nodes.set(i64::try_from(cluster.nodes.len()).unwrap_or(i64::MAX));
+        self.metrics.profiles.set(i64::try_from(cluster.profiles.len()).unwrap_or(i64::MAX));
+        self.metrics.nodes_current.set(i64::from(is_known && stale_since.is_none()));
+        let before = self.sender.borrow().clone();
+        for text in cluster.remarks.iter().filter(|r| !before.cluster.remarks.contains(r)) {
+            tracing::warn!(remark = %text, "node");
+        }
+        if is_known {
+            tracing::info!(nodes = cluster.nodes.len(), profiles = cluster.profiles.len(), "nodes are known");
+        }
+        let version = before.version + 1;
+        self.sender.send_replace(Arc::new(Snapshot { cluster, version, is_known, stale_since }));
+    }
+
+    async fn poll(&self) {
+        let mut last = self.files();
+        loop {
+            tokio::time::sleep(FILES_EVERY).await;
+            let files = self.files();
+            if files == last {
+                continue;
+            }
+            match self.read_files() {
+                Ok(read) => {
+                    last.clone_from(&read.files);
+                    self.publish(&read, true, None);
+                }
+                Err(error) => {
+                    tracing::error!(error = %error.message, "hosts are kept as they were");
+                    last = files;
+                }
+            }
+        }
+    }
+
+    async fn watch(&self, client: kube::Client) {
+        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Node"));
+        let api: Api<DynamicObject> = Api::all_with(client, &kind);
+        let mut events = std::pin::pin!(watcher::watcher(api, watcher::Config::default()).default_backoff());
+        let mut read = match self.read_files() {
+            Ok(read) => read,
+            Err(_) => Read { nodes: BTreeMap::new(), pools: Vec::new(), files: self.files() },
+        };
+        let mut listed: BTreeMap<String, Node> = BTreeMap::new();
+        let (mut is_known, mut stale_since) = (false, None);
+        let mut changed = false;
+        let mut files_at = tokio::time::Instant::now() + FILES_EVERY;
+        loop {
+            let until = if changed { tokio::time::Instant::now() + SETTLE } else { files_at };
+            let event = match tokio::time::timeout_at(until, events.next()).await {
+                Ok(Some(event)) => event,
+                Ok(None) => return,
+                Err(_) if changed => {
+                    self.publish(&read, is_known, stale_since);
+                    changed = false;
+                    continue;
+                }
+                Err(_) => {
+                    files_at = tokio::time::Instant::now() + FILES_EVERY;
+                    if self.files() != read.files {
+                        match self.read_files() {
+                            Ok(new) => {
+                                read.pools = new.pools;
+                                read.files = new.files;
+                                changed = true;
+                            }
+                            Err(error) => {
+                                tracing::error!(error = %error.message, "pools are kept as they were");
+                                read.files = self.files();
+                            }
+                        }
+                    }
+                    continue;
+                }
+            };
+            match event {
+                Ok(event) => {
+                    changed |= stale_since.take().is_some();
+                    match event {
+                        Event::Init => listed.clear(),
+                        Event::InitApply(node) => {
+                            if let Some(node) = node_of(&node) {
+                                listed.insert(node.info.name.clone(), node);
+                            }
+                        }
+                        Event::InitDone => {
+                            let new = std::mem::take(&mut listed);
+                            changed |= !is_known || new != read.nodes;
+                            read.nodes = new;
+                            is_known = true;
+                        }
+                        Event::Apply(node) => {
+                            if let Some(node) = node_of(&node) {
+                                let name = node.info.name.clone();
+                                // Heartbeats change nothing that counts.
+                                changed |= read.nodes.get(&name) != Some(&node);
+                                read.nodes.insert(name, node);
+                            }
+                        }
+                        Event::Delete(node) => {
+                            let name = node.metadata.name.unwrap_or_default();
+                            changed |= read.nodes.remove(&name).is_some();
+                        }
+                    }
+                }
+                Err(error) => {
+                    if stale_since.is_none() {
+                        tracing::warn!(error = %said(&error), "the watch of the nodes is cut; they are kept as they were");
+                        stale_since = Some(Instant::now());
+                        changed = true;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// An error of the Kubernetes client in one line. Its own text may hold whole answers.
+pub(super) fn said(error: &dyn std::error::Error) -> String {
+    let mut last: &dyn std::error::Error = error;
+    while let Some(inner) = last.source() {
+        last = inner;
+    }
+    last.to_string().chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+fn node_of(object: &DynamicObject) -> Option<Node> {
+    let value = serde_json::to_value(object).ok()?;
+    let read = Node::read(&value);
+    if let Err(error) = &read {
+        tracing::warn!(node = ?object.metadata.name, error = %error, "a node cannot be read");
+    }
+    read.ok()
+}
