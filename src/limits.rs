@@ -103,10 +103,16 @@ pub const BASELINE_BYTES_MAX: u64 = 256 << 20;
 pub const ARCHIVE_DOCUMENTS_BYTES_MAX: u64 = 64 << 20;
 /// Body of a request to the server, bytes: Kubernetes takes objects of 3 MiB, and an update carries two.
 pub const SERVE_BODY_BYTES_MAX: usize = 7 << 20;
-/// Bodies of all requests that are arriving or being read, bytes together.
+/// Bodies up to this length always find a place, bytes: reviews of ordinary pods.
+pub const SERVE_SMALL_BODY_BYTES: usize = 32 << 10;
+/// Longer bodies of all requests that are arriving or being read, bytes together.
 pub const SERVE_BODIES_BYTES_MAX: usize = 64 << 20;
 /// Connections open at the same time.
 pub const SERVE_CONNECTIONS_MAX: usize = 4096;
+/// Of these, from one address.
+pub const SERVE_CONNECTIONS_OF_PEER_MAX: usize = 1024;
+/// Longest wait of an open connection for its next request, seconds: clients close theirs after 90.
+pub const SERVE_IDLE_SECONDS: u64 = 120;
 /// Requests in work at the same time; more are answered by policy.
 pub const SERVE_REQUESTS_MAX: usize = 1024;
 /// Judgments in work or waiting for a core; more are answered by policy.
@@ -114,7 +120,7 @@ pub const SERVE_JUDGMENTS_MAX: usize = 64;
 /// Time for a request to arrive: its headers, then its body, seconds each.
 pub const SERVE_ARRIVAL_SECONDS: u64 = 10;
 /// Threads that read manifests and kept facts.
-pub const SERVE_QUICK_THREADS: usize = 8;
+pub const SERVE_QUICK_THREADS: usize = 16;
 /// Images that the server remembers having looked at.
 pub const SERVE_IMAGES_MAX: usize = 50_000;
 /// Images whose facts are held in memory, beside those on disk.

@@ -6,13 +6,14 @@ use std::collections::BTreeSet;
 
 const DRIVER_MAJOR: &str = "nvidia.com/cuda.driver-version.major";
 const CAPABILITY_MAJOR: &str = "nvidia.com/gpu.compute.major";
+const ARCH: &str = "kubernetes.io/arch";
 /// Labels that are compared as texts, the most telling first.
 const TEXTS: [&str; 6] = [
+    ARCH,
     "nvidia.com/gpu.product",
-    "nvidia.com/cuda.driver-version.full",
-    "kubernetes.io/arch",
     CAPABILITY_MAJOR,
     DRIVER_MAJOR,
+    "nvidia.com/cuda.driver-version.full",
     HOST_NAME,
 ];
 /// Names of single nodes hold until the next one comes: the last resort.
@@ -43,31 +44,36 @@ pub fn between(good: &[&NodeInfo], bad: &[&NodeInfo]) -> Option<Vec<Requirement>
 
 fn requirements(good: &[&NodeInfo], bad: &[&NodeInfo]) -> Vec<Requirement> {
     let mut out = Vec::new();
+    out.extend(by_text(ARCH, good, bad));
     for label in [DRIVER_MAJOR, CAPABILITY_MAJOR] {
-        let numbers = |nodes: &[&NodeInfo]| -> Option<Vec<i64>> {
-            nodes.iter().map(|n| n.labels.get(label)?.parse().ok()).collect()
-        };
-        let Some(of_good) = numbers(good) else { continue };
+        let numbers: Option<Vec<i64>> = good.iter().map(|n| n.labels.get(label)?.parse().ok()).collect();
+        let Some(of_good) = numbers else { continue };
         if let Some(lowest) = of_good.iter().min() {
             out.push(Requirement::new(label, "Gt", [(lowest - 1).to_string()]));
         }
-        if let Some(highest) = of_good.iter().max() {
+        // Never an upper bound for drivers: with the next update the pod would fit nowhere.
+        if let Some(highest) = of_good.iter().max().filter(|_| label != DRIVER_MAJOR) {
             out.push(Requirement::new(label, "Lt", [(highest + 1).to_string()]));
         }
     }
-    for label in TEXTS {
-        let values = |nodes: &[&NodeInfo]| -> BTreeSet<String> {
-            nodes.iter().filter_map(|n| n.labels.get(label)).cloned().collect()
-        };
-        let (of_good, of_bad) = (values(good), values(bad));
-        let complete = good.iter().all(|n| n.labels.contains_key(label));
-        if complete && of_good.len() <= VALUES_MAX {
-            out.push(Requirement::new(label, "In", of_good));
-        } else if of_bad.len() <= VALUES_MAX && !of_bad.is_empty() {
-            out.push(Requirement::new(label, "NotIn", of_bad));
-        }
-    }
+    out.extend(TEXTS.into_iter().skip(1).filter_map(|label| by_text(label, good, bad)));
     out
+}
+
+fn by_text(label: &str, good: &[&NodeInfo], bad: &[&NodeInfo]) -> Option<Requirement> {
+    let values = |nodes: &[&NodeInfo]| -> BTreeSet<String> {
+        nodes.iter().filter_map(|n| n.labels.get(label)).cloned().collect()
+    };
+    let (of_good, of_bad) = (values(good), values(bad));
+    let is_driver = label.starts_with("nvidia.com/cuda.driver");
+    let complete = good.iter().all(|n| n.labels.contains_key(label));
+    if complete && !is_driver && of_good.len() <= VALUES_MAX {
+        Some(Requirement::new(label, "In", of_good))
+    } else if of_bad.len() <= VALUES_MAX && !of_bad.is_empty() {
+        Some(Requirement::new(label, "NotIn", of_bad))
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]

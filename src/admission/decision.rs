@@ -62,6 +62,8 @@ pub enum Answer {
     },
     /// It is being looked at.
     Cold,
+    /// Nobody has looked at it, and a dry run is no reason to.
+    Unseen,
     /// It could not be looked at.
     Failed(String),
     /// It is not to be looked at.
@@ -245,6 +247,17 @@ fn cut(text: &str, max: usize) -> String {
     out
 }
 
+/// An image as people read it: of a digest the beginning, the whole of it stands in the annotations.
+fn shown(image: &str) -> String {
+    const DIGITS: usize = 12;
+    match image.split_once("@sha256:") {
+        Some((name, hex)) if hex.len() > DIGITS && hex.is_ascii() => {
+            format!("{name}@sha256:{}…", &hex[..DIGITS])
+        }
+        _ => image.to_owned(),
+    }
+}
+
 /// `2 nodes`, `1 node`.
 fn nodes(count: usize) -> String {
     format!("{count} node{}", if count == 1 { "" } else { "s" })
@@ -287,7 +300,7 @@ pub fn decide(
                     "{}: it asks for {}, and nothing in {} uses a GPU",
                     one.container.name,
                     one.container.asks.as_ref().map(super::pods::Ask::describe).unwrap_or_default(),
-                    one.container.image
+                    shown(&one.container.image)
                 );
                 decision.warnings.push(text);
             }
@@ -323,7 +336,7 @@ impl Told<'_> {
         };
         let rows: Vec<Verdict> = (0..self.candidates.rows.len()).map(of_row).collect();
         let any = |wanted: fn(&Answer) -> bool| self.asked.iter().any(|one| wanted(&one.answer));
-        let doubt = if any(|a| matches!(a, Answer::Cold)) {
+        let doubt = if any(|a| matches!(a, Answer::Cold | Answer::Unseen)) {
             State::Cold
         } else if any(|a| matches!(a, Answer::Failed(_))) {
             State::Failed
@@ -414,11 +427,12 @@ impl Told<'_> {
         let broken: Vec<&Asked> = self.asked.iter().filter(|one| {
             matches!(&one.answer, Answer::Judged { here, .. } if here.iter().flatten().any(|j| j.verdict == Verdict::Fails))
         }).collect();
-        let names: Vec<String> = broken
-            .iter()
-            .map(|one| format!("container {} ({})", one.container.name, one.container.image))
-            .collect();
-        let mut text = format!("{} {}", names.join(", "), none_of(self.candidates.count()));
+        // Several containers may each fail on other nodes.
+        let who = match broken.as_slice() {
+            [one] => format!("container {} ({})", one.container.name, shown(&one.container.image)),
+            _ => "the pod".to_owned(),
+        };
+        let mut text = format!("{who} {}", none_of(self.candidates.count()));
         let reasons = self.reasons(|v| v == Verdict::Fails);
         for (container, _, reason) in reasons.iter().take(REASONS_MAX) {
             let of = if broken.len() > 1 { format!("{container}: ") } else { String::new() };
@@ -472,9 +486,12 @@ impl Told<'_> {
         others.extend(unlabelled.map(|n| &n.info));
         if let Some(found) = affinity::between(&of(true), &others) {
             let said: Vec<String> = found.iter().map(ToString::to_string).collect();
-            let fix = format!("fix: nodeAffinity {}", said.join(" and "));
-            let _ = write!(text, "\n  {fix}");
-            decision.warnings.insert(1.min(decision.warnings.len()), fix);
+            let _ = write!(text, "\n  fix: nodeAffinity {}", said.join(" and "));
+            // One warning each: together they may be too long for one.
+            for one in said.iter().rev() {
+                let fix = format!("fix: nodeAffinity {one}");
+                decision.warnings.insert(1.min(decision.warnings.len()), fix);
+            }
             decision.annotations.insert("affinity".to_owned(), said.join(" and "));
             decision.affinity = found;
         }
@@ -491,10 +508,16 @@ impl Told<'_> {
     fn doubts(&self) -> Vec<String> {
         let mut out = Vec::new();
         for one in self.asked {
-            let Container { name, image, .. } = one.container;
+            let Container { name, .. } = one.container;
+            let image = shown(&one.container.image);
             match &one.answer {
                 Answer::Cold => {
                     out.push(format!("{name}: {image} is being looked at; try again in a moment"));
+                }
+                Answer::Unseen => {
+                    out.push(format!(
+                        "{name}: {image} was not looked at yet, and a dry run looks at nothing"
+                    ));
                 }
                 Answer::Failed(why) => out.push(format!("{name}: {image} could not be looked at: {why}")),
                 Answer::NotAllowed(why) => out.push(format!("{name}: {why}")),
@@ -506,14 +529,14 @@ impl Told<'_> {
                 "no node with a GPU fits the pod: nothing to judge it for (declare pools with --targets)"
                     .to_owned(),
             );
-        } else if !self.candidates.unlabelled.is_empty() {
+        } else if !self.candidates.unlabelled.is_empty() && out.is_empty() {
             out.push(self.unlabelled());
         }
         for (container, _, reason) in self.reasons(|v| v == Verdict::Unknown || v == Verdict::Fails) {
             out.push(format!("{container}: {reason}"));
         }
         if out.is_empty() {
-            let images: Vec<&str> = self.asked.iter().map(|one| one.container.image.as_str()).collect();
+            let images: Vec<String> = self.asked.iter().map(|one| shown(&one.container.image)).collect();
             out.push(format!("{}: not built for the architecture of the nodes", images.join(", ")));
         }
         out

@@ -46,6 +46,26 @@ impl Judgment {
     }
 }
 
+impl Judgment {
+    /// The image has nothing for the architecture of a host (rule `wrong-cpu-architecture`).
+    pub fn no_variant(arch: &str) -> Judgment {
+        const CODE: &str = "CUL110";
+        Judgment {
+            verdict: Verdict::Fails,
+            rules: vec![CODE],
+            reason: Some(Reason {
+                code: CODE,
+                headline: format!("nothing for {arch}"),
+                message: format!("the image has nothing for linux/{arch}"),
+                error: Some("no match for platform in manifest".to_owned()),
+                remedy: Some(format!(
+                    "build the image for linux/{arch} too, or keep the pod on nodes of its architecture"
+                )),
+            }),
+        }
+    }
+}
+
 /// By what the container comes to its GPU, as far as verdicts depend on it.
 pub fn request(ask: &Ask) -> GpuRequest {
     match ask {

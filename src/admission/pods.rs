@@ -16,6 +16,8 @@ pub struct Container {
     pub overrides: Overrides,
     /// Why it will see a GPU; `None`: it asks for none.
     pub asks: Option<Ask>,
+    /// Claims of Dynamic Resource Allocation, by their names in the pod.
+    pub claims: Vec<String>,
     /// Settings whose values are not in the pod: from ConfigMaps, Secrets, fields.
     pub unseen: Vec<String>,
 }
@@ -113,7 +115,9 @@ pub fn of(kind: &str, object: &Value) -> Option<Result<Pod, String>> {
 impl Pod {
     /// Leaves out what stood so in the object before: it was judged when it came.
     pub fn without_unchanged(&mut self, old: &Pod) {
-        if self.placement == old.placement {
+        // A pod that is bound to a node goes nowhere else, whatever else changes.
+        let stays = old.placement.node_name.is_some() && self.placement.node_name == old.placement.node_name;
+        if stays || self.placement == old.placement {
             self.containers.retain(|c| !old.containers.contains(c));
         }
     }
@@ -353,23 +357,23 @@ impl ContainerJson {
         }
         let visible = env.iter().find(|(name, _)| name == "NVIDIA_VISIBLE_DEVICES").map(|(_, v)| v.as_str());
         let hidden = matches!(visible, Some("" | "void" | "none"));
-        let asks = if let Some(name) = self.resources.gpus().into_keys().next() {
+        let gpus = self.resources.gpus();
+        let claims: Vec<String> = self.resources.claims.into_iter().map(|c| c.name).collect();
+        let asks = if let Some(name) = gpus.into_keys().next() {
             Some(Ask::Resource(name))
-        } else if let Some(claim) = self.resources.claims.into_iter().next() {
-            Some(Ask::Claim(claim.name))
         } else if pod.by_annotation {
             Some(Ask::Annotation)
         } else if !hidden && (pod.by_class || visible.is_some()) {
             Some(Ask::Runtime)
         } else {
-            None
+            claims.first().cloned().map(Ask::Claim)
         };
         let overrides = Overrides {
             command: self.command.filter(|c| !c.is_empty()),
             args: self.args.filter(|a| !a.is_empty()),
             env,
         };
-        Some(Container { name: self.name, role, image, overrides, asks, unseen })
+        Some(Container { name: self.name, role, image, overrides, asks, claims, unseen })
     }
 }
 

@@ -108,8 +108,7 @@ fn pod(request: &RequestJson, kind: &str) -> Result<Option<Pod>, String> {
     let Some(object) = request.object.as_ref().filter(|o| !o.is_null()) else {
         return Err(format!("the request to {} has no object", request.operation));
     };
-    // What is going away is not held up: its finalizers must be able to leave.
-    if object.pointer("/metadata/deletionTimestamp").is_some_and(|t| !t.is_null()) {
+    if is_leaving(object) {
         return Ok(None);
     }
     let Some(pod) = pods::of(kind, object) else { return Ok(None) };
@@ -122,6 +121,11 @@ fn pod(request: &RequestJson, kind: &str) -> Result<Option<Pod>, String> {
     }
     pod.containers.retain(|c| c.asks.is_some());
     Ok((!pod.containers.is_empty()).then_some(pod))
+}
+
+/// What is going away is not held up: its finalizers must be able to leave.
+pub fn is_leaving(object: &Value) -> bool {
+    object.pointer("/metadata/deletionTimestamp").is_some_and(|t| !t.is_null())
 }
 
 fn shown(text: &str) -> String {

@@ -167,7 +167,7 @@ impl Reading {
             return Err(Error::usage("--hash-files reads whole files, --depth libraries does not")
                 .hint("leave one of them out"));
         }
-        let Kept { cache, referrers } = kept(&args.store, args.offline)?;
+        let Kept { cache, referrers } = kept(&args.store, args.offline, None)?;
         let mut open = open_options(args)?;
         open.documents = Some(Arc::new(cache.clone()));
         let scan = scan::Options {
@@ -293,7 +293,7 @@ impl Kept {
     }
 }
 
-pub(super) fn kept(args: &StoreArgs, offline: bool) -> Result<Kept, Error> {
+pub(super) fn kept(args: &StoreArgs, offline: bool, patience: Option<Duration>) -> Result<Kept, Error> {
     let mut cache = cache(args.cache_dir.as_deref(), args.no_cache, args.cache_max_size);
     let secret = args.cache_key.as_deref().map(Secret::read).transpose();
     let secret = secret.map_err(|why| Error::usage(format!("--cache-key {why}")))?;
@@ -309,6 +309,10 @@ pub(super) fn kept(args: &StoreArgs, offline: bool) -> Result<Kept, Error> {
         Some(REFERRERS) => referrers = Some((AtomicBool::new(may_write), secret)),
         Some(place) => {
             let store = ObjectStore::open(place, environment())?;
+            let store = match patience {
+                Some(patience) => store.patience(patience),
+                None => store,
+            };
             cache = cache.with(Arc::new(store), may_write, secret);
         }
     }
@@ -379,6 +383,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().ok()?;
     let seconds = match text.get(digits.len()..)? {
+        "ms" => return Some(Duration::from_millis(number)),
         "" | "s" => 1,
         "m" => 60,
         "h" => 3600,

@@ -10,7 +10,6 @@ use crate::limits;
 use crate::names::{Platform, located};
 use crate::scan;
 use crate::serve::allow::{Allowed, Globs};
-use crate::serve::clients::Clients;
 use crate::serve::looks::Ages;
 use crate::serve::{Settings, nodes, tls};
 use clap::ArgMatches;
@@ -21,6 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
+/// Longest wait for one answer of a shared cache: pods wait for it, and layers can be read again.
+const CACHE_PATIENCE: Duration = Duration::from_secs(3);
 /// After which a shared cache that failed is tried again.
 const CACHE_PAUSE: Duration = Duration::from_secs(30);
 
@@ -35,7 +36,7 @@ fn settings(args: &ServeArgs) -> Result<Settings, Error> {
     let catalog = load::catalog(args.hosts.catalog.as_deref())?;
     let images = &args.images;
     let allowed = match (images.allow_any_registry, images.allow_registry.as_slice()) {
-        (true, _) => Allowed::Any,
+        (true, _) => Allowed::Any { inside: args.listen.ip().is_loopback() },
         (false, []) => {
             return Err(Error::usage("no registry is allowed")
                 .hint("name those that pods use with --allow-registry GLOB, or give --allow-any-registry"));
@@ -60,7 +61,7 @@ fn settings(args: &ServeArgs) -> Result<Settings, Error> {
             return Err(Error::usage("--platform is none").hint("os/architecture, such as linux/arm64"));
         }
     };
-    let kept = load::kept(&images.store, false)?;
+    let kept = load::kept(&images.store, false, Some(CACHE_PATIENCE))?;
     if kept.is_in_registries() {
         return Err(Error::usage("--shared-cache referrers is for single images")
             .hint("name a directory or an object store"));
@@ -93,7 +94,7 @@ fn settings(args: &ServeArgs) -> Result<Settings, Error> {
         policy: policy(args),
         modes: modes(&args.decide.namespace_mode)?,
         allowed,
-        clients: args.clients.as_deref().map(Clients::read).transpose()?,
+        clients: args.clients.clone(),
         wait: span("wait", &args.wait)?,
         state_dir: args.state_dir.clone(),
         queue: args.queue.max(1),
@@ -101,6 +102,7 @@ fn settings(args: &ServeArgs) -> Result<Settings, Error> {
         ages: Ages { tag_soft: tag, tag_hard: tag.saturating_mul(2), ..Ages::default() },
         drain: span("drain", &args.drain)?,
         attach: args.attach,
+        shares: images.share_across_registries,
         open,
         cache,
         scan,
@@ -177,7 +179,7 @@ fn log(args: &ServeArgs) -> Result<(), Error> {
 }
 
 /// Values of these options are files, relative to the configuration.
-const PATHS: [&str; 12] = [
+const PATHS: [&str; 13] = [
     "authfile",
     "ca-file",
     "cache-dir",
@@ -186,6 +188,7 @@ const PATHS: [&str; 12] = [
     "client-ca",
     "clients",
     "nodes",
+    "shared-cache",
     "state-dir",
     "targets",
     "tls-cert",
@@ -215,15 +218,25 @@ pub(super) fn added(file: &Path, leaf: &clap::Command, given: &ArgMatches) -> Re
             };
             return Err(Error::usage(format!("--config `{name}`: unknown key `{key}`")).hint(hint));
         };
-        let source = given.value_source(argument.get_id().as_str());
-        if matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
+        let is_given = |id: &str| {
+            let source = given.value_source(id);
+            matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable))
+        };
+        // Two ways of saying one thing: who says it the other way does not mean the file's.
+        let other = match key.as_str() {
+            "allow-registry" => "allow_any_registry",
+            "allow-any-registry" => "allow_registry",
+            _ => argument.get_id().as_str(),
+        };
+        if is_given(argument.get_id().as_str()) || is_given(other) {
             continue;
         }
         for value in values(value).map_err(|why| Error::usage(format!("--config `{name}`: {key}: {why}")))? {
             let mut text = OsString::from(format!("--{key}"));
             if argument.get_action().takes_values() {
                 text.push("=");
-                match PATHS.contains(&key.as_str()) && value != "kubernetes" {
+                let is_url = value.contains("://") || value == "kubernetes";
+                match PATHS.contains(&key.as_str()) && !is_url {
                     true => text.push(file.parent().unwrap_or(Path::new(".")).join(value)),
                     false => text.push(value),
                 }

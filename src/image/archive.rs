@@ -403,7 +403,7 @@ fn open_docker(
         layers.push(layer);
     }
     let identity = manifest::identity(reference, None, &config, identities)?;
-    Ok(Image { identity, layers, store: None, registry: None, config: None })
+    Ok(Image { identity, layers, store: None, registry: None })
 }
 
 fn select_docker<'a>(

@@ -3,7 +3,7 @@
 //! Read leniently: unknown fields and absent media types are normal. Attestations, SOCI and Nydus entries of an index
 //! are never images.
 
-use super::{Descriptor, Error};
+use super::{Descriptor, Error, ErrorKind};
 use crate::facts::{Config, HistoryEntry, ImageIdentity, LayerIdentity};
 use crate::limits;
 use crate::names::{Digest, Platform};
@@ -184,8 +184,8 @@ pub fn choose(
     if names.is_empty() {
         return Err(Error::look(format!("{place}: the index names no runnable image")));
     }
-    Err(Error::look(format!("{place}: no image for {asked}; there is {}", names.join(", ")))
-        .hint("choose one with --platform"))
+    let message = format!("{place}: no image for {asked}; there is {}", names.join(", "));
+    Err(Error { kind: ErrorKind::NoPlatform, ..Error::look(message) }.hint("choose one with --platform"))
 }
 
 #[derive(Deserialize, Default)]

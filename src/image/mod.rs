@@ -52,6 +52,10 @@ pub enum ErrorKind {
     Usage,
     /// The image exists but could not be looked at completely: exit 3.
     Look,
+    /// A layer of it is being read for another image: later.
+    Busy,
+    /// There is nothing for the platform that was asked for: exit 3.
+    NoPlatform,
 }
 
 impl Error {
@@ -164,7 +168,6 @@ pub struct Image {
     layers: Vec<LayerSource>,
     store: Option<Box<dyn BlobStore>>,
     registry: Option<Registry>,
-    config: Option<Digest>,
 }
 
 enum LayerSource {
@@ -250,7 +253,7 @@ impl Image {
                     Some(digest) => store.by_digest(digest)?,
                     None => store.kept(registry.manifest(&wanted.unwrap_or_else(|| "latest".to_owned()))?),
                 };
-                let image = Image::of_manifest(&reference, top, &store, platform, documents)?;
+                let image = Image::of_manifest(&reference, top, &store, platform, Some(&store))?;
                 Ok(Image { store: Some(Box::new(registry.clone())), registry: Some(registry), ..image })
             }
             Source::OciLayout { dir, select } => {
@@ -287,7 +290,7 @@ impl Image {
             layers: vec![LayerIdentity::default()],
             ..ImageIdentity::default()
         };
-        Image { identity, layers: vec![layer], store: None, registry: None, config: None }
+        Image { identity, layers: vec![layer], store: None, registry: None }
     }
 
     fn from_store(
@@ -305,16 +308,16 @@ impl Image {
         top: RawManifest,
         store: &dyn BlobStore,
         platform: Option<&Platform>,
-        documents: Option<&dyn Documents>,
+        documents: Option<&Keeping<'_>>,
     ) -> Result<Image, Error> {
         let (raw, config, layers) = resolve(reference, top, store, platform)?;
-        let bytes = if let Some(known) = documents.and_then(|d| d.get(&config.digest)) {
+        let bytes = if let Some(known) = documents.and_then(|d| d.config(&config.digest)) {
             known
         } else {
             let place = format!("{reference}: image config {}", config.digest.short());
             let bytes = verify::read_all(store.blob(&config)?, &config, limits::CONFIG_BYTES_MAX)
                 .map_err(|e| Error::io(&place, &e))?;
-            if let Some(documents) = documents {
+            if let Some(documents) = documents.and_then(|d| d.documents) {
                 documents.put(&config.digest, &bytes);
             }
             bytes
@@ -330,24 +333,22 @@ impl Image {
             .collect();
         let identity = manifest::identity(reference, Some(raw.digest), &bytes, identities)?;
         if let Some(wanted) = platform.filter(|w| !identity.platform.satisfies(w)) {
-            return Err(Error::look(format!(
-                "{reference}: the image is for {}, not {wanted}",
-                identity.platform
-            )));
+            let message = format!("{reference}: the image is for {}, not {wanted}", identity.platform);
+            return Err(Error { kind: ErrorKind::NoPlatform, ..Error::look(message) });
         }
         let layers = layers.into_iter().map(LayerSource::Blob).collect();
-        Ok(Image { identity, layers, store: None, registry: None, config: Some(config.digest) })
+        Ok(Image { identity, layers, store: None, registry: None })
     }
 
-    /// Whether the registry gives everything that the manifest names to whoever asks: a manifest may name blobs of others,
-    /// whose facts are kept here.
+    /// Whether the registry gives every layer that the manifest names to whoever asks: a manifest may name layers of others, whose
+    /// facts are kept here.
     pub fn is_present(&self) -> Result<(), Error> {
         let Some(registry) = &self.registry else { return Ok(()) };
         let layers = self.layers.iter().filter_map(|layer| match layer {
             LayerSource::Blob(descriptor) => Some(&descriptor.digest),
             _ => None,
         });
-        for digest in layers.chain(&self.config) {
+        for digest in layers {
             if !registry.has_blob(digest)? {
                 let reference = &self.identity.reference;
                 return Err(Error::look(format!("{reference}: the registry has no blob {}", digest.short())));
@@ -443,6 +444,11 @@ struct Keeping<'a> {
 }
 
 impl Keeping<'_> {
+    /// A config that is kept; to whom the registry has not shown the image yet, it has to show the config too.
+    fn config(&self, digest: &Digest) -> Option<Vec<u8>> {
+        self.documents.filter(|_| self.manifests != Manifests::Kept)?.get(digest)
+    }
+
     fn by_digest(&self, digest: &Digest) -> Result<RawManifest, Error> {
         if self.manifests == Manifests::Known
             && let Some(bytes) = self.documents.and_then(|d| d.get(digest))

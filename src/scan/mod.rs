@@ -22,7 +22,7 @@ pub mod cache;
 pub mod stream;
 
 use crate::facts::{Content, Depth, Entry, EntryKind, LayerFacts, LayerProblem};
-use crate::image::{Body, Error, Image, Seekable, decompress, verify};
+use crate::image::{Body, Error, ErrorKind, Image, Seekable, decompress, verify};
 use crate::limits;
 use crate::names::{Digest, ImagePath};
 use cache::{Key, Variant};
@@ -46,8 +46,12 @@ pub struct Options {
     pub depth: Depth,
     /// Read seekable layers whole, so that their digest is checked.
     pub verify_blobs: bool,
-    /// Take what is kept, and read no layer.
+    /// Take what is kept, and neither read a layer nor wait for somebody who does.
     pub cached_only: bool,
+    /// Where somebody else reads a layer at the moment, say so instead of waiting for it.
+    pub impatient: bool,
+    /// Take what was kept of images of this registry alone, and keep for them alone: who names a layer elsewhere must bring it.
+    pub scope: Option<String>,
     pub progress: Option<Arc<dyn Progress>>,
     /// Memory that several scans at the same time share; `None`: one of its own.
     pub budget: Option<Budget>,
@@ -60,7 +64,7 @@ impl Options {
             (Depth::Full, true) => Variant::Hashed,
             (Depth::Full, false) => Variant::Plain,
         };
-        Key { digest: digest.clone(), variant }
+        Key { digest: digest.clone(), variant, scope: self.scope.clone() }
     }
 }
 
@@ -133,13 +137,17 @@ fn cached_layer(
     let Some(key) = digest.map(|digest| options.key(digest)) else {
         return (layer(image, index, options, scratch), false);
     };
+    if options.cached_only {
+        let missing = || Error::look(format!("layer {index}: nothing is kept of it"));
+        return (cache.get(&key).ok_or_else(missing), true);
+    }
     // Who waits for another thread to scan the same layer finds its facts kept.
-    let _claim = cache.claim(&key);
+    let Ok(_claim) = cache.claim(&key, !options.impatient) else {
+        let error = Error::look(format!("layer {index} is being read for another image"));
+        return (Err(Error { kind: ErrorKind::Busy, ..error }), false);
+    };
     if let Some(facts) = cache.get(&key) {
         return (Ok(facts), true);
-    }
-    if options.cached_only {
-        return (Err(Error::look(format!("layer {index}: nothing is kept of it"))), false);
     }
     let Some(seekable) = seekable.filter(Seekable::is_possible) else {
         let facts = layer(image, index, options, scratch);

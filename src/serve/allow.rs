@@ -4,6 +4,7 @@
 //! them (`ghcr.io/ml/**`); `*` stays within a part, `**` goes over slashes. Docker Hub is `docker.io`.
 
 use crate::image::reference::Reference;
+use crate::image::registry::may_go_to;
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
 /// Patterns of which one must fit.
@@ -46,7 +47,10 @@ fn glob(pattern: &str) -> Result<Glob, String> {
 /// Which images may be asked for.
 #[derive(Clone, Debug)]
 pub enum Allowed {
-    Any,
+    /// `inside`: also what is inside of this machine's network.
+    Any {
+        inside: bool,
+    },
     Only(Globs),
 }
 
@@ -54,7 +58,11 @@ impl Allowed {
     /// Why not, where it may not.
     pub fn refuses(&self, name: &Reference) -> Option<String> {
         match self {
-            Allowed::Any => None,
+            Allowed::Any { inside: true } => None,
+            Allowed::Any { inside: false } if may_go_to(name.api_host()) => None,
+            Allowed::Any { .. } => {
+                Some(format!("{name} is not looked at: its registry {} is inside the network", name.registry))
+            }
             Allowed::Only(globs) if globs.match_repository(&name.repository_name()) => None,
             Allowed::Only(_) => {
                 Some(format!("{name} is not looked at: its registry {} is not allowed here", name.registry))

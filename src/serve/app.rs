@@ -12,11 +12,12 @@ use super::routes::{Scan, reports};
 use super::shelf::{Missing, Question, Shelf};
 use crate::admission::cluster::{Candidates, Profile};
 use crate::admission::decision::{Answer, Asked, Decision, Elsewhere, Mode, Policy, State, decide};
-use crate::admission::judgment::request;
+use crate::admission::judgment::{Judgment, request};
 use crate::admission::pods::{Ask, Container, Overrides, Pod};
 use crate::admission::scheduling::Placement;
 use crate::catalog::Catalog;
 use crate::facts::json::ToolJson;
+use crate::image::ErrorKind;
 use crate::image::reference::Reference;
 use crate::names::Platform;
 use crate::report::Verdict;
@@ -24,8 +25,8 @@ use crate::scan::cache::Cache;
 use crate::target::profile::GpuRequest;
 use crate::{limits, rules};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
@@ -34,6 +35,8 @@ use tokio::time::Instant;
 const PLACEMENTS_MAX: u64 = 4096;
 /// Images that are judged anew when nodes change.
 const REJUDGED_MAX: usize = 2000;
+/// How often the file of clients is looked at.
+const FILES_EVERY: Duration = Duration::from_secs(5);
 /// After which nodes that are not kept up to date are spoken of.
 const STALE: Duration = Duration::from_secs(60);
 
@@ -46,7 +49,9 @@ pub struct Parts {
     pub policy: Policy,
     pub modes: Vec<(globset::GlobMatcher, Mode)>,
     pub allowed: Allowed,
-    pub clients: Option<Clients>,
+    pub clients: Option<RwLock<Clients>>,
+    /// Certificates of clients are asked for.
+    pub needs_certificate: bool,
     /// Only this machine reaches the listener.
     pub is_open: bool,
     pub wait: Duration,
@@ -68,6 +73,8 @@ pub struct App {
     /// One permit for each KiB of a body.
     pub bodies: Arc<Semaphore>,
     stopping: AtomicBool,
+    /// Images, and whether some of the hosts ran them when they were last judged.
+    ran: Mutex<HashMap<String, bool>>,
     /// Scans that the scanner adapter was asked for.
     pub reports: moka::sync::Cache<String, Arc<Scan>>,
 }
@@ -97,6 +104,7 @@ impl App {
             requests: Arc::new(Semaphore::new(limits::SERVE_REQUESTS_MAX)),
             bodies: Arc::new(Semaphore::new(limits::SERVE_BODIES_BYTES_MAX >> 10)),
             stopping: AtomicBool::new(false),
+            ran: Mutex::default(),
             reports: reports(),
         }
     }
@@ -138,7 +146,9 @@ impl App {
     /// Who asks, by the token shown; `None` where nobody may.
     pub fn client(&self, authorization: Option<&str>, api_key: Option<&str>) -> Option<Client> {
         match &self.clients {
-            Some(clients) => clients.of(authorization, api_key),
+            Some(clients) => {
+                clients.read().unwrap_or_else(PoisonError::into_inner).of(authorization, api_key)
+            }
             None => self.is_open.then(Client::of_this_machine),
         }
     }
@@ -224,9 +234,14 @@ impl App {
         times: Times,
     ) -> Elsewhere {
         let everywhere = snapshot.cluster.everywhere();
-        let is_other = |key: &str| !candidates.rows.iter().any(|row| row.profile.key == key);
+        // Of other architectures nothing may be known.
+        let archs: BTreeSet<&str> = candidates.rows.iter().map(|row| self.arch_of(&row.profile)).collect();
+        let is_other = |profile: &Profile| {
+            archs.contains(self.arch_of(profile))
+                && !candidates.rows.iter().any(|row| row.profile.key == profile.key)
+        };
         let others = Candidates {
-            rows: everywhere.rows.into_iter().filter(|row| is_other(&row.profile.key)).collect(),
+            rows: everywhere.rows.into_iter().filter(|row| is_other(&row.profile)).collect(),
             ..Candidates::default()
         };
         let mut runs = vec![!others.rows.is_empty(); others.rows.len()];
@@ -251,21 +266,34 @@ impl App {
         self.candidates.get_with(key, || Arc::new(snapshot.cluster.candidates(placement)))
     }
 
-    /// A claim that is for something else asks for no GPU.
+    /// Claims that are all for something else ask for no GPU.
     async fn settle_claims(&self, pod: &mut Pod, namespace: &str, times: Times) {
-        for at in 0..pod.containers.len() {
-            let Some(Ask::Claim(name)) = pod.containers.get(at).and_then(|c| c.asks.clone()) else {
+        for container in &mut pod.containers {
+            if !matches!(container.asks, Some(Ask::Claim(_))) {
                 continue;
-            };
-            let Some(claim) = pod.claims.iter().find(|c| c.name == name) else { continue };
-            let asked = tokio::time::timeout_at(times.wait, self.claims.is_gpu(namespace, claim)).await;
-            let Some(container) = pod.containers.get_mut(at) else { continue };
-            match asked.unwrap_or(None) {
-                Some(true) => {}
-                Some(false) => container.asks = None,
-                // Taken for a GPU: it is said that this was not seen.
-                None => container.unseen.push(format!("claim {name}")),
             }
+            let mut asks = None;
+            let mut unseen = Vec::new();
+            for name in &container.claims {
+                let claim = pod.claims.iter().find(|c| c.name == *name);
+                let is_gpu = match claim {
+                    Some(claim) => {
+                        tokio::time::timeout_at(times.wait, self.claims.is_gpu(namespace, claim)).await
+                    }
+                    None => Ok(None),
+                };
+                match is_gpu.unwrap_or(None) {
+                    Some(true) => asks = Some(Ask::Claim(name.clone())),
+                    Some(false) => {}
+                    None => unseen.push(name.clone()),
+                }
+            }
+            // What cannot be seen is taken for a GPU, and it is said.
+            if asks.is_none() {
+                container.unseen.extend(unseen.iter().map(|name| format!("claim {name}")));
+                asks = unseen.into_iter().next().map(Ask::Claim);
+            }
+            container.asks = asks;
         }
     }
 
@@ -294,6 +322,7 @@ impl App {
                 let digest = judged.digests.join(" ");
                 (Answer::Judged { digest, here: judged.verdicts }, false)
             }
+            Err(Missing::Cold) if why == Why::Peek => (Answer::Unseen, false),
             Err(Missing::Cold) => (Answer::Cold, false),
             Err(Missing::Overloaded) => (Answer::Cold, true),
             Err(Missing::Failed(why)) => (Answer::Failed(why), false),
@@ -314,6 +343,7 @@ impl App {
     ) -> Result<Judged, Missing> {
         let mut out = Judged { digests: Vec::new(), verdicts: vec![None; profiles.len()] };
         let mut failed = None;
+        let mut absent: Vec<String> = Vec::new();
         for (arch, platform) in platforms {
             let wanted =
                 Wanted { name: name.clone(), platform: Some(platform.clone()), access: Access::Server };
@@ -321,6 +351,11 @@ impl App {
                 Look::Known(known) => known,
                 Look::Coming(_) | Look::Cold { full: false } => return Err(Missing::Cold),
                 Look::Cold { full: true } => return Err(Missing::Overloaded),
+                // What is not there for an architecture cannot run on it.
+                Look::Failed(error) if error.kind == ErrorKind::NoPlatform => {
+                    absent.push(arch.clone());
+                    continue;
+                }
                 Look::Failed(error) => {
                     failed = Some(error.message);
                     continue;
@@ -337,7 +372,7 @@ impl App {
                 .map(|(at, _)| at)
                 .collect();
             let of: Vec<Arc<Profile>> = here.iter().filter_map(|&at| profiles.get(at).cloned()).collect();
-            let question = Question { overrides, request, profiles: &of };
+            let question = Question { overrides, request, profiles: &of, why };
             let judging = self.shelf.judgments(&self.looks, &known, question);
             let judgments =
                 tokio::time::timeout_at(times.deadline, judging).await.unwrap_or(Err(Missing::Cold))?;
@@ -345,6 +380,12 @@ impl App {
                 if let Some(slot) = out.verdicts.get_mut(at) {
                     *slot = Some(judgment);
                 }
+            }
+        }
+        for (profile, verdict) in profiles.iter().zip(&mut out.verdicts) {
+            let arch = self.arch_of(profile);
+            if absent.iter().any(|a| a == arch) {
+                *verdict = Some(Arc::new(Judgment::no_variant(arch)));
             }
         }
         match failed {
@@ -372,39 +413,69 @@ impl App {
     /// When nodes change, images are judged for what is new before a pod asks, and those that nothing runs any more are told.
     pub async fn follow_nodes(self: Arc<Self>) {
         let mut nodes = self.nodes.clone();
-        let mut ran: HashMap<String, bool> = HashMap::new();
         while nodes.changed().await.is_ok() {
             let snapshot = Arc::clone(&nodes.borrow_and_update());
             if !snapshot.is_known {
                 continue;
             }
             let known = self.looks.known(REJUDGED_MAX);
-            ran.retain(|digest, _| known.iter().any(|k| k.digest.as_str() == digest));
+            let is_known: BTreeSet<&str> = known.iter().map(|k| k.digest.as_str()).collect();
+            self.ran().retain(|digest, _| is_known.contains(digest.as_str()));
             for image in known {
                 if nodes.has_changed().unwrap_or(true) {
                     break;
                 }
-                let Some(runs) = self.prejudge(&image, &snapshot).await else { continue };
-                let before = ran.insert(image.digest.to_string(), runs);
-                if before == Some(true) && !runs {
-                    tracing::warn!(image = %image.name, "after a change of the nodes it runs on none of them");
-                }
+                self.prejudge(&image, &snapshot).await;
             }
         }
     }
 
-    /// Judges an image as it is for all hosts: whether some of them run it.
-    async fn prejudge(&self, known: &Arc<Known>, snapshot: &Snapshot) -> Option<bool> {
-        let arch = known.platform.as_ref().map(|p| p.architecture.clone())?;
+    fn ran(&self) -> std::sync::MutexGuard<'_, HashMap<String, bool>> {
+        self.ran.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes up the file of clients when it changes; where that cannot be used, those who were known stay.
+    pub async fn follow_clients(self: Arc<Self>, path: std::path::PathBuf) {
+        let mut last = std::fs::read(&path).ok();
+        loop {
+            tokio::time::sleep(FILES_EVERY).await;
+            let bytes = std::fs::read(&path).ok();
+            if bytes == last {
+                continue;
+            }
+            last = bytes;
+            match (Clients::read(&path), &self.clients) {
+                (Ok(new), Some(clients)) => {
+                    *clients.write().unwrap_or_else(PoisonError::into_inner) = new;
+                    tracing::info!("clients taken up");
+                }
+                (Err(error), _) => tracing::error!(error = %error.message, "clients stay as they were"),
+                (Ok(_), None) => return,
+            }
+        }
+    }
+
+    /// Judges an image as it is for all hosts, and tells if none of them runs it any more.
+    async fn prejudge(&self, known: &Arc<Known>, snapshot: &Snapshot) {
+        let Some(arch) = known.platform.as_ref().map(|p| p.architecture.clone()) else { return };
         let of_arch = |p: &&Arc<Profile>| self.arch_of(p) == arch;
         let profiles: Vec<Arc<Profile>> = snapshot.cluster.profiles.iter().filter(of_arch).cloned().collect();
         if profiles.is_empty() {
-            return None;
+            return;
         }
         let overrides = Overrides::default();
-        let question = Question { overrides: &overrides, request: GpuRequest::Engine, profiles: &profiles };
-        let judgments = self.shelf.judgments(&self.looks, known, question).await.ok()?;
-        Some(judgments.iter().any(|j| j.verdict != Verdict::Fails))
+        let question = Question {
+            overrides: &overrides,
+            request: GpuRequest::Engine,
+            profiles: &profiles,
+            why: Why::Peek,
+        };
+        let Ok(judgments) = self.shelf.judgments(&self.looks, known, question).await else { return };
+        let runs = judgments.iter().any(|j| j.verdict != Verdict::Fails);
+        let before = self.ran().insert(known.digest.to_string(), runs);
+        if before == Some(true) && !runs {
+            tracing::warn!(image = %known.name, "after a change of the nodes it runs on none of them");
+        }
     }
 
     /// What follows when an image was looked at.
@@ -438,7 +509,7 @@ impl App {
 pub struct Judged {
     pub digests: Vec<String>,
     /// In the order of the profiles; `None` where the image has nothing for that architecture.
-    pub verdicts: Vec<Option<Arc<crate::admission::judgment::Judgment>>>,
+    pub verdicts: Vec<Option<Arc<Judgment>>>,
 }
 
 /// A promise in words: reference and platform.

@@ -1,21 +1,25 @@
 //! An image that was looked at -> its requirements as an in-toto statement beside it in its registry, once.
 
 use super::app::App;
-use super::looks::Known;
+use super::looks::{Known, Why};
 use crate::catalog::Catalog;
 use crate::export::statement;
 use crate::facts::ImageFacts;
 use crate::facts::json::ToolJson;
 use crate::image::Error;
 use crate::image::registry::Registry;
+use crate::image::registry::lists::Part;
 use crate::image::registry::push::{Artifact, Blob};
 use crate::inventory;
 use crate::render::pretty;
 use std::sync::Arc;
 
+/// Annotation by which our statements are told from those of others.
+const PREDICATE: &str = "io.github.cudalint.predicate";
+
 /// Attaches the statement; what fails is logged, since nobody waits for it.
 pub(super) async fn attach(app: &Arc<App>, known: &Arc<Known>) {
-    let Ok(facts) = app.shelf.load(&app.looks, known).await else { return };
+    let Ok(facts) = app.shelf.load(&app.looks, known, Why::Asked).await else { return };
     let (of, image) = (Arc::clone(app), Arc::clone(known));
     let pushing = tokio::task::spawn_blocking(move || {
         let registry = of.looks.registry(&image)?;
@@ -40,7 +44,9 @@ fn push(
     tool: &ToolJson,
 ) -> Result<bool, Error> {
     let digest = known.digest.as_str();
-    if !registry.referrers(digest, statement::MEDIA_TYPE)?.is_empty() {
+    let ours =
+        |part: &Part| part.annotations.get(PREDICATE).map(String::as_str) == Some(statement::PREDICATE_TYPE);
+    if registry.referrers(digest, statement::MEDIA_TYPE)?.iter().any(ours) {
         return Ok(false);
     }
     let inventory = inventory::build(facts, catalog);
@@ -48,7 +54,8 @@ fn push(
     let blob =
         Blob { media_type: statement::MEDIA_TYPE, bytes: document.as_bytes(), annotations: Vec::new() };
     let created = ("org.opencontainers.image.created".to_owned(), crate::clock::now());
+    let of = (PREDICATE.to_owned(), statement::PREDICATE_TYPE.to_owned());
     let artifact =
-        Artifact { artifact_type: statement::MEDIA_TYPE, blobs: &[blob], annotations: vec![created] };
+        Artifact { artifact_type: statement::MEDIA_TYPE, blobs: &[blob], annotations: vec![created, of] };
     registry.attach(digest, &artifact).map(|_| true)
 }

@@ -14,7 +14,7 @@ use crate::names::Digest;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -51,6 +51,8 @@ pub struct Journal {
 #[derive(Default)]
 struct Inner {
     file: Option<File>,
+    /// Bytes of whole lines.
+    length: u64,
     lines: usize,
     next: u64,
     open: BTreeMap<u64, String>,
@@ -201,8 +203,15 @@ impl Inner {
         let Some(file) = &mut self.file else { return Ok(()) };
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
+        // Where an earlier line stayed unfinished, this one takes its place.
+        if file.stream_position()? != self.length {
+            file.set_len(self.length)?;
+            file.seek(SeekFrom::Start(self.length))?;
+        }
+        file.write_all(&text)?;
+        self.length += text.len() as u64;
         self.lines += 1;
-        file.write_all(&text)
+        Ok(())
     }
 
     /// What still counts, into a new file that takes the place of the old one.
@@ -226,6 +235,7 @@ impl Inner {
         file.sync_all()?;
         std::fs::rename(&aside, path)?;
         self.file = Some(file);
+        self.length = text.len() as u64;
         self.lines = lines;
         Ok(())
     }

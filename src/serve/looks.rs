@@ -61,6 +61,9 @@ pub enum Look {
     },
 }
 
+/// Before an image is taken up again whose layer is being read for another one.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
+
 /// Why an image is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -195,8 +198,8 @@ impl Looks {
         let inner = Mutex::default();
         let work = Condvar::new();
         let looks = Arc::new(Looks { reader, journal, metrics, ages, queue_max, listener, inner, work });
-        let quick = (0..SERVE_QUICK_THREADS).map(|_| (Pace::Quick, SERVE_QUICK_THREADS / 2));
-        let slow = (0..slow.max(1)).map(|_| (Pace::Slow, slow.saturating_sub(1).max(1)));
+        let quick = (0..SERVE_QUICK_THREADS).map(|_| (Pace::Quick, SERVE_QUICK_THREADS / 4));
+        let slow = (0..slow.max(1)).map(|_| (Pace::Slow, (slow / 2).max(1)));
         for (number, (pace, per_host)) in quick.chain(slow).enumerate() {
             let looks = Arc::clone(&looks);
             std::thread::Builder::new()
@@ -406,15 +409,22 @@ impl Looks {
         let name = Reference { tag: None, digest: Some(digest.clone()), ..job.wanted.name.clone() };
         let pinned = Wanted { name, ..job.wanted.clone() }.key();
         let inner = self.inner();
-        let known = [&job.key, &pinned].into_iter().find_map(|key| match &inner.entries.get(key)?.answer {
+        [&job.key, &pinned].into_iter().find_map(|key| match &inner.entries.get(key)?.answer {
             Some(Ok(known)) if known.digest == *digest => Some(Arc::clone(known)),
             _ => None,
-        });
-        known
+        })
     }
 
     fn end(&self, pace: Pace, mut job: Job, outcome: Outcome, took: Duration) {
         let answer = match outcome {
+            Outcome::Failed(error) if error.kind == ErrorKind::Busy => {
+                let mut inner = self.inner();
+                let lane = if pace == Pace::Quick { &mut inner.quick } else { &mut inner.slow };
+                lane.ended(&job);
+                inner.later.push((Instant::now() + BUSY_PAUSE, job));
+                self.work.notify_all();
+                return;
+            }
             Outcome::Missing => {
                 let mut inner = self.inner();
                 inner.quick.ended(&job);
@@ -434,6 +444,11 @@ impl Looks {
                 let is_promised = !job.promises.is_empty() || self.inner().joined.contains_key(&job.key);
                 (self.listener)(&known, facts, is_promised);
                 Ok(known)
+            }
+            // An answer like any other: nothing went wrong.
+            Outcome::Failed(error) if error.kind == ErrorKind::NoPlatform => {
+                self.metrics.looked(false, true, took);
+                Err(error)
             }
             Outcome::Failed(error) => {
                 self.metrics.looked(pace == Pace::Slow, false, took);

@@ -42,7 +42,7 @@ use reader::Reader;
 use shelf::Shelf;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -59,7 +59,7 @@ pub struct Settings {
     /// Namespaces with a mode of their own; the first that fits counts.
     pub modes: Vec<(globset::GlobMatcher, Mode)>,
     pub allowed: Allowed,
-    pub clients: Option<Clients>,
+    pub clients: Option<PathBuf>,
     /// Longest wait for an image that nobody has looked at.
     pub wait: Duration,
     pub state_dir: Option<PathBuf>,
@@ -69,6 +69,8 @@ pub struct Settings {
     /// For requests that still come after the end was asked for.
     pub drain: Duration,
     pub attach: bool,
+    /// See [`reader::Reader::shares`].
+    pub shares: bool,
     pub open: OpenOptions,
     pub cache: Cache,
     pub scan: scan::Options,
@@ -121,6 +123,7 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     let listener = tokio::net::TcpListener::bind(address).await.map_err(|e| {
         Error::usage(format!("--listen {address}: {e}")).hint("choose another port, or stop what uses it")
     })?;
+    let clients = settings.clients.clone();
     let (stop, stopping) = watch::channel(false);
     let (drain, mode) = (settings.drain, settings.policy.mode);
     let (app, hears) = assemble(
@@ -132,6 +135,9 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     tokio::spawn(Arc::clone(&app).follow_nodes());
     tokio::spawn(Arc::clone(&app).follow_looks(hears));
     tokio::spawn(Arc::clone(&app).tell());
+    if let Some(path) = clients {
+        tokio::spawn(Arc::clone(&app).follow_clients(path));
+    }
     if let Some(tls) = tls.clone() {
         let metrics = Arc::clone(&metrics);
         tokio::spawn(async move { tls.follow(&metrics).await });
@@ -173,6 +179,7 @@ fn assemble(settings: Settings, ground: Ground) -> Result<(Arc<App>, Hears), Err
         cache: settings.cache.clone(),
         scan: settings.scan,
         journal: Arc::clone(&journal),
+        shares: settings.shares,
     };
     let judging = rules::Policy { as_of: settings.as_of, ..rules::Policy::default() };
     let shelf = Arc::new(Shelf::new(Arc::clone(&catalog), judging.clone(), Arc::clone(&metrics)));
@@ -199,7 +206,8 @@ fn assemble(settings: Settings, ground: Ground) -> Result<(Arc<App>, Hears), Err
         policy: settings.policy,
         modes: settings.modes,
         allowed: settings.allowed,
-        clients: settings.clients,
+        clients: settings.clients.as_deref().map(Clients::read).transpose()?.map(RwLock::new),
+        needs_certificate: settings.tls.is_some_and(|files| files.client_ca.is_some()),
         is_open: settings.listen.ip().is_loopback(),
         wait: settings.wait,
         platform: settings.platform,

@@ -27,7 +27,7 @@ pub enum Source {
 
 /// The nodes at one moment.
 pub struct Snapshot {
-    pub cluster: Cluster,
+    pub cluster: Arc<Cluster>,
     /// Grows with every change.
     pub version: u64,
     /// Before the first list of nodes has come there is nothing to judge for.
@@ -50,6 +50,7 @@ const FILES_EVERY: Duration = Duration::from_secs(5);
 /// Changes of nodes come in bursts; they are taken together.
 const SETTLE: Duration = Duration::from_millis(200);
 
+#[derive(Default)]
 struct Read {
     nodes: BTreeMap<String, Node>,
     pools: Vec<Target>,
@@ -65,7 +66,7 @@ impl Nodes {
         catalog: Arc<Catalog>,
         metrics: Arc<Metrics>,
     ) -> Result<(Arc<Nodes>, watch::Receiver<Arc<Snapshot>>), Error> {
-        let empty = Snapshot { cluster: Cluster::default(), version: 0, is_known: false, stale_since: None };
+        let empty = Snapshot { cluster: Arc::default(), version: 0, is_known: false, stale_since: None };
         let (sender, receiver) = watch::channel(Arc::new(empty));
         let nodes = Arc::new(Nodes { source, targets, stack, catalog, metrics, sender });
         let read = nodes.read_files()?;
@@ -139,7 +140,19 @@ impl Nodes {
             tracing::info!(nodes = cluster.nodes.len(), profiles = cluster.profiles.len(), "nodes are known");
         }
         let version = before.version + 1;
+        let cluster = Arc::new(cluster);
         self.sender.send_replace(Arc::new(Snapshot { cluster, version, is_known, stale_since }));
+    }
+
+    /// The same nodes, of which nothing more is heard.
+    fn publish_stale(&self) {
+        self.metrics.nodes_current.set(0);
+        self.sender.send_modify(|now| {
+            let since = now.stale_since.unwrap_or_else(Instant::now);
+            let Snapshot { cluster, version, is_known, .. } = now.as_ref();
+            let (cluster, version, is_known) = (Arc::clone(cluster), *version, *is_known);
+            *now = Arc::new(Snapshot { cluster, version, is_known, stale_since: Some(since) });
+        });
     }
 
     async fn poll(&self) {
@@ -157,6 +170,7 @@ impl Nodes {
                 }
                 Err(error) => {
                     tracing::error!(error = %error.message, "hosts are kept as they were");
+                    self.publish_stale();
                     last = files;
                 }
             }
@@ -167,79 +181,107 @@ impl Nodes {
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Node"));
         let api: Api<DynamicObject> = Api::all_with(client, &kind);
         let mut events = std::pin::pin!(watcher::watcher(api, watcher::Config::default()).default_backoff());
-        let mut read = match self.read_files() {
-            Ok(read) => read,
-            Err(_) => Read { nodes: BTreeMap::new(), pools: Vec::new(), files: self.files() },
-        };
-        let mut listed: BTreeMap<String, Node> = BTreeMap::new();
-        let (mut is_known, mut stale_since) = (false, None);
-        let mut changed = false;
+        let read = self.read_files();
+        let read = read.unwrap_or_else(|_| Read { files: self.files(), ..Read::default() });
+        let mut watched = Watched { read, ..Watched::default() };
         let mut files_at = tokio::time::Instant::now() + FILES_EVERY;
+        let mut publish_at = files_at;
         loop {
-            let until = if changed { tokio::time::Instant::now() + SETTLE } else { files_at };
-            let event = match tokio::time::timeout_at(until, events.next()).await {
-                Ok(Some(event)) => event,
-                Ok(None) => return,
-                Err(_) if changed => {
-                    self.publish(&read, is_known, stale_since);
-                    changed = false;
-                    continue;
-                }
-                Err(_) => {
-                    files_at = tokio::time::Instant::now() + FILES_EVERY;
-                    if self.files() != read.files {
-                        match self.read_files() {
-                            Ok(new) => {
-                                read.pools = new.pools;
-                                read.files = new.files;
-                                changed = true;
-                            }
-                            Err(error) => {
-                                tracing::error!(error = %error.message, "pools are kept as they were");
-                                read.files = self.files();
-                            }
-                        }
-                    }
-                    continue;
-                }
-            };
+            // Heartbeats of many nodes never leave a pause: what is due is done first.
+            let now = tokio::time::Instant::now();
+            if watched.changed && now >= publish_at {
+                self.publish(&watched.read, watched.is_known, watched.stale_since);
+                watched.changed = false;
+            }
+            if now >= files_at {
+                self.look_at_pools(&mut watched);
+                files_at = now + FILES_EVERY;
+                publish_at = publish_at.min(now + SETTLE);
+            }
+            let until = if watched.changed { publish_at.min(files_at) } else { files_at };
+            let Ok(event) = tokio::time::timeout_at(until, events.next()).await else { continue };
+            let had_changed = watched.changed;
             match event {
-                Ok(event) => {
-                    changed |= stale_since.take().is_some();
-                    match event {
-                        Event::Init => listed.clear(),
-                        Event::InitApply(node) => {
-                            if let Some(node) = node_of(&node) {
-                                listed.insert(node.info.name.clone(), node);
-                            }
-                        }
-                        Event::InitDone => {
-                            let new = std::mem::take(&mut listed);
-                            changed |= !is_known || new != read.nodes;
-                            read.nodes = new;
-                            is_known = true;
-                        }
-                        Event::Apply(node) => {
-                            if let Some(node) = node_of(&node) {
-                                let name = node.info.name.clone();
-                                // Heartbeats change nothing that counts.
-                                changed |= read.nodes.get(&name) != Some(&node);
-                                read.nodes.insert(name, node);
-                            }
-                        }
-                        Event::Delete(node) => {
-                            let name = node.metadata.name.unwrap_or_default();
-                            changed |= read.nodes.remove(&name).is_some();
-                        }
-                    }
+                Some(Ok(event)) => watched.take(event),
+                Some(Err(error)) => self.cut(&mut watched, &error),
+                None => return,
+            }
+            if watched.changed && !had_changed {
+                publish_at = tokio::time::Instant::now() + SETTLE;
+            }
+        }
+    }
+
+    fn cut(&self, watched: &mut Watched, error: &watcher::Error) {
+        if watched.stale_since.is_some() {
+            return;
+        }
+        watched.stale_since = Some(Instant::now());
+        if watched.is_known {
+            tracing::warn!(error = %said(error), "the watch of the nodes is cut; they are kept as they were");
+            self.publish_stale();
+        } else {
+            tracing::warn!(error = %said(error), "the nodes cannot be listed");
+        }
+    }
+
+    fn look_at_pools(&self, watched: &mut Watched) {
+        let files = self.files();
+        if files == watched.read.files {
+            return;
+        }
+        watched.read.files = files;
+        match self.read_files() {
+            Ok(new) => {
+                watched.read.pools = new.pools;
+                watched.changed = true;
+            }
+            Err(error) => tracing::error!(error = %error.message, "pools are kept as they were"),
+        }
+    }
+}
+
+/// What the watch has told so far.
+#[derive(Default)]
+struct Watched {
+    read: Read,
+    /// A list that is not whole yet.
+    listed: BTreeMap<String, Node>,
+    is_known: bool,
+    stale_since: Option<Instant>,
+    changed: bool,
+}
+
+impl Watched {
+    fn take(&mut self, event: Event<DynamicObject>) {
+        // A list that has begun may fail like the one before.
+        if !matches!(event, Event::Init | Event::InitApply(_)) {
+            self.changed |= self.stale_since.take().is_some();
+        }
+        match event {
+            Event::Init => self.listed.clear(),
+            Event::InitApply(node) => {
+                if let Some(node) = node_of(&node) {
+                    self.listed.insert(node.info.name.clone(), node);
                 }
-                Err(error) => {
-                    if stale_since.is_none() {
-                        tracing::warn!(error = %said(&error), "the watch of the nodes is cut; they are kept as they were");
-                        stale_since = Some(Instant::now());
-                        changed = true;
-                    }
+            }
+            Event::InitDone => {
+                let new = std::mem::take(&mut self.listed);
+                self.changed |= !self.is_known || new != self.read.nodes;
+                self.read.nodes = new;
+                self.is_known = true;
+            }
+            Event::Apply(node) => {
+                if let Some(node) = node_of(&node) {
+                    let name = node.info.name.clone();
+                    // Heartbeats change nothing that counts.
+                    self.changed |= self.read.nodes.get(&name) != Some(&node);
+                    self.read.nodes.insert(name, node);
                 }
+            }
+            Event::Delete(node) => {
+                let name = node.metadata.name.unwrap_or_default();
+                self.changed |= self.read.nodes.remove(&name).is_some();
             }
         }
     }

@@ -1,14 +1,15 @@
 //! An image reference and a credential -> facts, or what is missing. Blocks; called from the threads that look at images.
 //!
-//! What is kept of layers was read with some credential. It is used for another one only after the registry has shown that
-//! this one, too, gets every blob of the image from that repository.
+//! What is kept of layers was read from some registry with some credential. It is used for another credential only after the
+//! registry has said that this one, too, gets every layer of the image from that repository, and for another registry never (unless
+//! all are trusted alike): one that lies could name anybody's layers.
 
 use super::journal::Journal;
 use crate::facts::ImageFacts;
 use crate::image::reference::Reference;
 use crate::image::registry::RegistryOptions;
 use crate::image::source::Source;
-use crate::image::{Error, Image, Manifests, OpenOptions};
+use crate::image::{Error, ErrorKind, Image, Manifests, OpenOptions};
 use crate::names::{Digest, Platform};
 use crate::scan::cache::Cache;
 use crate::{examine, scan};
@@ -67,6 +68,8 @@ pub struct Reader {
     pub cache: Cache,
     pub scan: scan::Options,
     pub journal: Arc<Journal>,
+    /// What is kept of one registry's layers serves images of all: they are all trusted alike.
+    pub shares: bool,
 }
 
 /// An image whose manifest was read.
@@ -74,6 +77,8 @@ pub struct Opened {
     pub image: Image,
     /// Of the platform's manifest.
     pub digest: Digest,
+    /// The registry that gave it.
+    host: String,
 }
 
 impl Reader {
@@ -107,21 +112,28 @@ impl Reader {
                 }
             }
         }
-        Ok(Opened { image, digest })
+        Ok(Opened { image, digest, host: name.api_host().to_owned() })
+    }
+
+    fn options(&self, opened: &Opened) -> scan::Options {
+        let scope = (!self.shares).then(|| opened.host.clone());
+        // A thread that waits for another one reads nothing.
+        scan::Options { scope, impatient: true, ..self.scan.clone() }
     }
 
     /// The facts, where all of them are kept; nothing is read from the registry.
     pub fn kept(&self, opened: &Opened) -> Option<ImageFacts> {
-        let options = scan::Options { cached_only: true, ..self.scan.clone() };
+        let options = scan::Options { cached_only: true, ..self.options(opened) };
         let examined = examine(&opened.image, &self.cache, &options);
         examined.errors.is_empty().then_some(examined.facts)
     }
 
     /// The facts, with layers read that nothing is kept of.
     pub fn look(&self, opened: &Opened) -> Result<ImageFacts, Error> {
-        let mut examined = examine(&opened.image, &self.cache, &self.scan);
+        let mut examined = examine(&opened.image, &self.cache, &self.options(opened));
         self.cache.keep_small();
-        // Half an image would be judged as if it were whole.
+        // Half an image would be judged as if it were whole. What went wrong comes before what only takes longer.
+        examined.errors.sort_by_key(|e| e.kind != ErrorKind::Busy);
         match examined.errors.pop() {
             None => Ok(examined.facts),
             Some(error) => Err(error),

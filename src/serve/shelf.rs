@@ -52,6 +52,8 @@ pub struct Question<'a> {
     pub overrides: &'a Overrides,
     pub request: GpuRequest,
     pub profiles: &'a [Arc<Profile>],
+    /// Whether facts that are kept no longer are looked at again.
+    pub why: Why,
 }
 
 impl Shelf {
@@ -100,7 +102,7 @@ impl Shelf {
         if let Some(all) = row.all(question.profiles) {
             return Ok(all);
         }
-        let facts = self.load(looks, known).await?;
+        let facts = self.load(looks, known, question.why).await?;
         let all = question.profiles.len() > PROFILES_MAX;
         let lacking = if all { question.profiles.to_vec() } else { row.lacking(question.profiles) };
         let permit = Arc::clone(&self.cores).acquire_owned().await.map_err(|_| Missing::Overloaded)?;
@@ -125,7 +127,12 @@ impl Shelf {
     }
 
     /// The facts, from memory or from what is kept on disk.
-    pub async fn load(&self, looks: &Arc<Looks>, known: &Arc<Known>) -> Result<Arc<ImageFacts>, Missing> {
+    pub async fn load(
+        &self,
+        looks: &Arc<Looks>,
+        known: &Arc<Known>,
+        why: Why,
+    ) -> Result<Arc<ImageFacts>, Missing> {
         let key = known.digest.to_string();
         if let Some(facts) = self.facts.get(&key) {
             return Ok(facts);
@@ -147,8 +154,8 @@ impl Shelf {
                 let wanted =
                     Wanted { name: name.clone(), platform: platform.clone(), access: access.clone() };
                 looks.forget(&wanted);
-                match looks.look(&wanted, Why::Asked) {
-                    Look::Cold { .. } => Err(Missing::Overloaded),
+                match looks.look(&wanted, why) {
+                    Look::Cold { full: true } => Err(Missing::Overloaded),
                     _ => Err(Missing::Cold),
                 }
             }

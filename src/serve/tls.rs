@@ -21,7 +21,7 @@ const EVERY: Duration = Duration::from_secs(5);
 pub struct Files {
     pub cert: PathBuf,
     pub key: PathBuf,
-    /// Clients must show a certificate of this authority.
+    /// Clients must show a certificate of this authority, but for probes.
     pub client_ca: Option<PathBuf>,
 }
 
@@ -104,6 +104,8 @@ fn config(files: &Files, bytes: &[Vec<u8>]) -> Result<Arc<ServerConfig>, Error> 
                 roots.add(root).map_err(|e| wrong(path, e.to_string()))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                // Who shows none may still ask whether the server is well: routes decide.
+                .allow_unauthenticated()
                 .build()
                 .map_err(|e| wrong(path, e.to_string()))?;
             builder.with_client_cert_verifier(verifier)

@@ -2,7 +2,7 @@
 # run.sh [--binary PATH] [--cache DIR] - all tests against real images, in order.
 #
 # Installs what they need (as root, with apt-get), runs fatbin.py, corpus.py, sources.py, seekable.py, wrong_input.py, sweep.py, fleet.py,
-# formats.py, action.py and packages.py, prints what each of them says, then their summary lines, and ends with 1 if any failed. Limit: 12 minutes on 2 cores; measured
+# formats.py, action.py, packages.py, serve.py, serve_faults.py and deploy.py, prints what each of them says, then their summary lines, and ends with 1 if any failed. Limit: 12 minutes on 2 cores; measured
 # on 2 busy cores with an empty cache (0.65 GB of downloads): 630 s.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -24,7 +24,7 @@ fi
 
 said=$(mktemp) failed=0 summary=''
 trap 'rm -f "$said"' EXIT
-for test in fatbin corpus sources seekable wrong_input sweep fleet formats action packages; do
+for test in fatbin corpus sources seekable wrong_input sweep fleet formats action packages serve serve_faults deploy; do
   echo "== $test"
   python3 "$here/$test.py" "$@" 2>&1 | tee "$said" || failed=$((failed + 1))
   line=$(grep "^$test.py: " "$said" | tail -1)

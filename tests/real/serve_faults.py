@@ -18,6 +18,7 @@ stands in fixtures/serve/recorded.
   registry           fourteen faults of registries at the same time beside one that is well, and all well again
   hosts              two registries that hang, and a third
   same_layer         a layer that trickles from one registry, and comes at once from another
+  base_layer         many images on a large layer that is being read, and one that is not on it
   policies           --failed and --cold in each mode
   watched            the watch of nodes: 403, cut in the middle of a line, 410, 500, down; heartbeats; 1234 nodes
   file_of_nodes      --nodes FILE: replaced, broken, renamed into place, removed
@@ -41,11 +42,9 @@ import os
 import re
 import resource
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
-import sys
 import tarfile
 import tempfile
 import threading
@@ -83,11 +82,22 @@ class Image:
                 files["usr/lib/x86_64-linux-gnu/libdemo_old.so"] = (REPO / "fixtures/code/libdemo_old.so").read_bytes()
             raw = tar(files)
             rows.append((digest(raw), raw, OCI + "layer.v1.tar", digest(raw)))
-        config = {"architecture": "amd64", "os": "linux", "config": config["config"], "rootfs": {"type": "layers", "diff_ids": [r[3] for r in rows]}, "history": []}
+        root = {"type": "layers", "diff_ids": [r[3] for r in rows]}
+        config = {"architecture": "amd64", "os": "linux", "config": config["config"], "rootfs": root, "history": []}
         config = json.dumps(config).encode()
         doc = {"schemaVersion": 2, "mediaType": MANIFEST, "config": {"mediaType": OCI + "config.v1+json", "digest": digest(config), "size": len(config)},
                "layers": [{"mediaType": k, "digest": d, "size": len(b)} for d, b, k, _ in rows]}
         self.finish(doc, {digest(config): config, **{d: b for d, b, _, _ in rows}})
+
+    def over(self, base):
+        """The same on the last layer of another image."""
+        first = base.doc["layers"][-1]
+        config = json.loads(self.blobs.pop(self.config))
+        config["rootfs"]["diff_ids"].insert(0, first["digest"])
+        config = json.dumps(config).encode()
+        doc = {**self.doc, "config": {**self.doc["config"], "digest": digest(config), "size": len(config)}, "layers": [first, *self.doc["layers"]]}
+        self.finish(doc, {**self.blobs, digest(config): config, first["digest"]: base.blobs[first["digest"]]})
+        return self
 
     def finish(self, doc, blobs):
         self.doc, self.blobs, self.manifest = doc, blobs, json.dumps(doc).encode()
@@ -259,7 +269,7 @@ class Serve:
         self.p = None
 
     def __enter__(self):
-        return self.start()
+        return self if self.p and self.p.poll() is None else self.start()
 
     def start(self, expect=True):
         self.dir.joinpath("home").mkdir(exist_ok=True)
@@ -345,7 +355,8 @@ class Serve:
         if r.status != 200:
             return (None, r.status, r.body.decode(errors="replace"), took)
         s = r.doc["response"]
-        return (s["allowed"], s.get("auditAnnotations", {}).get("verdict", "not-asked"), s.get("status", {}).get("message", "") or " ".join(s.get("warnings", [])), took)
+        said = s.get("status", {}).get("message", "") or " ".join(s.get("warnings", []))
+        return (s["allowed"], s.get("auditAnnotations", {}).get("verdict", "not-asked"), said, took)
 
     def until(self, image, states, seconds=60, **kw):
         """Admits until the state is one of those; the last answer."""
@@ -479,10 +490,8 @@ def tenants(c, a, t):
             c.ok(own.status == 200 and own.doc["facts_schema"], "tenants: facts of a client's own image", str(own))
             unknown = s.ask("GET", f"/v1/facts/sha256:{'0' * 64}", **B)
             others = s.ask("GET", f"/v1/facts/{mine.digest}", **B)
-            drop = {"date"}
-            same = (others.status, others.body, {k.lower(): v for k, v in others.headers.items() if k.lower() not in drop}) == \
-                   (unknown.status, unknown.body, {k.lower(): v for k, v in unknown.headers.items() if k.lower() not in drop})
-            c.ok(others.status == 404 and same, "tenants: facts of another's image are like those of none", f"{others} / {unknown}")
+            whole = lambda got: (got.status, got.body, {k.lower(): v for k, v in got.headers.items() if k.lower() != "date"})
+            c.ok(others.status == 404 and whole(others) == whole(unknown), "tenants: facts of another's image are like those of none", f"{others} / {unknown}")
             for d in (mine.config, *mine.layers):
                 c.eq(s.ask("GET", f"/v1/facts/{d}", **A).status, 404, "tenants: a blob's digest is no image's")
             c.eq(s.check(ref, token="token-of-b").status, 403, "tenants: a check of another's image")
@@ -596,9 +605,11 @@ def nowhere_else(c, a, t):
                         f"[::1]:{port.port}/ok/x:1", f"{r.host}@{inside}/x:1", f"{inside}/ok/../x/y:1", f"0.0.0.0:{port.port}/ok/x:1"):
                 s.admit(ref)
                 s.check(ref, wait=1)
-                s.ask("POST", "/gatekeeper/v1/validate", {"apiVersion": "externaldata.gatekeeper.sh/v1beta1", "kind": "ProviderRequest", "request": {"keys": [ref]}})
+                s.ask("POST", "/gatekeeper/v1/validate", {"apiVersion": "externaldata.gatekeeper.sh/v1beta1", "kind": "ProviderRequest",
+                                                          "request": {"keys": [ref]}})
                 s.notify(ref)
-            for url in (f"http://{inside}", f"http://u:p@{inside}", f"http://{r.host}@{inside}", f"http://{inside}/#{r.host}", f"http://{inside}?{r.host}"):
+            for url in (f"http://{inside}", f"http://u:p@{inside}", f"http://{r.host}@{inside}", f"http://{inside}/#{r.host}",
+                        f"http://{inside}?{r.host}"):
                 s.ask("POST", "/api/v1/scan", {"registry": {"url": url, "authorization": "Basic dTpw"},
                                                "artifact": {"repository": "x/y", "digest": image.digest}})
             # Notifications of every form, with an URL to somewhere else.
@@ -615,7 +626,8 @@ def nowhere_else(c, a, t):
         bait = [f"http://127.0.0.1:{port.port}", f"http://localhost:{port.port}", f"http://[::1]:{port.port}", f"http://2130706433:{port.port}",
                 f"http://[::ffff:127.0.0.1]:{port.port}", f"http://0.0.0.0:{port.port}", f"http://0x7f.1:{port.port}"]
         with Serve(c, a, t / "elsewhere", "--insecure", *STRICT, allow=f"{address}:*") as s:
-            for n, to in enumerate([*bait, "http://169.254.169.254/latest/meta-data", "http://metadata.google.internal/computeMetadata/v1", "file:///etc/passwd"]):
+            bait += ["http://169.254.169.254/latest/meta-data", "http://metadata.google.internal/computeMetadata/v1", "file:///etc/passwd"]
+            for n, to in enumerate(bait):
                 one = Image(salt=f"redirect {n}")
                 ref = r.put("a/r", f"r{n}", one)
                 r.redirect = to + "/x"
@@ -879,7 +891,8 @@ def policies(c, a, t):
                     if not r["allowed"]:
                         c.eq(r["status"]["code"], 403, f"policy {mode} {doubt}: {state}, status")
         with ThreadPoolExecutor(3) as pool:
-            list(pool.map(lambda x: one(*x), [(i, m, d) for i, (m, d) in enumerate((m, d) for m in ("audit", "warn", "enforce") for d in ("allow", "warn", "deny"))]))
+            both = [(m, d) for m in ("audit", "warn", "enforce") for d in ("allow", "warn", "deny")]
+            list(pool.map(lambda x: one(x[0], *x[1]), enumerate(both)))
 
 
 # -------------------------------------------------------------------------------------------------------------- nodes
@@ -918,8 +931,9 @@ class Api(Served):
                 query = {k: v[0] for k, v in parse_qs(url.query).items()}
                 api.log.append((url.path, query))
                 if api.status != 200:
-                    return self.say(api.status, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden" if api.status == 403 else "InternalError",
-                                                 "message": 'nodes is forbidden: User "u" cannot list resource "nodes"', "code": api.status})
+                    return self.say(api.status, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": api.status,
+                                                 "reason": "Forbidden" if api.status == 403 else "InternalError",
+                                                 "message": 'nodes is forbidden: User "u" cannot list resource "nodes"'})
                 if url.path != "/api/v1/nodes":
                     return self.say(404, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404})
                 if query.get("watch") in ("true", "1"):
@@ -945,8 +959,8 @@ class Api(Served):
                 self.send_header("Transfer-Encoding", "chunked")
                 self.end_headers()
                 if since < api.floor:
-                    self.line({"type": "ERROR", "object": {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Expired", "code": 410,
-                                                           "message": f"too old resource version: {since} ({api.floor})"}})
+                    self.line({"type": "ERROR", "object": {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 410,
+                                                           "reason": "Expired", "message": f"too old resource version: {since} ({api.floor})"}})
                     return self.wfile.write(b"0\r\n\r\n")
                 mine = api.cut
                 while True:
@@ -1011,8 +1025,6 @@ class Api(Served):
         return path
 
 
-NO_T4 = {"nodeSelector": {"nvidia.com/gpu.product": "Tesla-T4"}}
-
 
 def watched(c, a, t):
     with Fake() as r, Api(node("h100")) as api:
@@ -1024,7 +1036,7 @@ def watched(c, a, t):
             c.ok(got.status == 503 and b"nodes" in got.body, "watch: not ready while the nodes are not known", str(got))
             c.eq(s.admit(ref)[:2], (False, "unknown"), "watch: and nothing is let in that the policy forbids")
             c.eq(s.metric("cudalint_nodes_current"), 0, "watch: the metric says so")
-            n = len(s.lines("the watch of the nodes is cut"))
+            n = len(s.lines("the nodes cannot be listed"))
             c.eq(n, 1, "watch: an outage is logged once")
             api.status = 200
             c.eq(wait_for(lambda: s.ask("GET", "/readyz").status == 200, 30), True, "watch: ready when they may be listed")
@@ -1065,7 +1077,8 @@ def watched(c, a, t):
                 seen.append((s.metric("cudalint_nodes_current"), s.metric("cudalint_nodes"), s.ask("GET", "/readyz").status, s.admit(ref)[1]))
                 time.sleep(0.05)
             c.eq(dict(Counter(seen)).keys(), {(0, 1, 200, "runs")}, "watch: while it lasts the nodes are kept, ready, and the metric stays")
-            c.ok(len(s.lines("the watch of the nodes is cut")) - cuts <= 2, "watch: which is logged once", str(len(s.lines("the watch of the nodes is cut")) - cuts))
+            cuts = len(s.lines("the watch of the nodes is cut")) - cuts
+            c.ok(cuts <= 2, "watch: which is logged once", str(cuts))
             api.status = 200
             c.eq(wait_for(lambda: s.metric("cudalint_nodes_current") == 1, 60), True, "watch: caught up")
 
@@ -1084,8 +1097,9 @@ def watched(c, a, t):
             c.eq(wait_for(lambda: s.metric("cudalint_nodes") >= 3, 10), True, "watch: nodes that say little are taken")
             c.eq(s.admit(ref)[1], "partly", "watch: and change nothing")
         many = [node(f"n{i:04}") for i in range(1234)]
-        with Api(*many) as big, Serve(c, a, t / "many", "--nodes", "kubernetes", *STRICT, env={"KUBECONFIG": str(big.kubeconfig(t / "kubeconfig2"))}) as s:
-            c.eq(wait_for(lambda: s.metric("cudalint_nodes") == 1234, 20), True, "watch: a list in pages is read whole")
+        with Api(*many) as big:
+            with Serve(c, a, t / "many", "--nodes", "kubernetes", *STRICT, env={"KUBECONFIG": str(big.kubeconfig(t / "kubeconfig2"))}) as s:
+                c.eq(wait_for(lambda: s.metric("cudalint_nodes") == 1234, 20), True, "watch: a list in pages is read whole")
 
 
 def recorded(c, a, t):
@@ -1113,8 +1127,9 @@ def recorded(c, a, t):
                 url = urlsplit(h.path)
                 found = re.match(r"/apis/resource.k8s.io/v1/(?:namespaces/ml/(resourceclaimtemplates)|(deviceclasses))/([\w.-]+)$", url.path)
                 if found and found[1] and found[3] in claims:
-                    return h.say(200, {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaimTemplate", "metadata": {"name": found[3], "namespace": "ml"}, "spec": {
-                        "spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": claims[found[3]], "allocationMode": "ExactCount", "count": 1}}]}}}})
+                    request = {"name": "r", "exactly": {"deviceClassName": claims[found[3]], "allocationMode": "ExactCount", "count": 1}}
+                    return h.say(200, {"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaimTemplate", "metadata": {"name": found[3]},
+                                       "spec": {"spec": {"devices": {"requests": [request]}}}})
                 if found and found[2]:
                     driver = "nic.example.com" if found[3] == "nic" else "gpu.nvidia.com"
                     return h.say(200, {"apiVersion": "resource.k8s.io/v1", "kind": "DeviceClass", "metadata": {"name": found[3]}, "spec": {
@@ -1191,11 +1206,30 @@ def same_layer(c, a, t):
     """A layer that one registry does not get done with is no reason for an image of another to wait."""
     with Fake() as bad, Fake() as good, Serve(c, a, t / "same-layer", *STRICT) as s:
         image = Image(salt="same layer")
-        bad.fault = lambda h, kind, repository, ref: kind == "blobs" and ref in image.layers and h.command == "GET" and (trickle(h, image.blobs[ref], 40, 1) or True)
+        is_layer = lambda h, ref: h.command == "GET" and ref in image.layers
+        bad.fault = lambda h, kind, repository, ref: is_layer(h, ref) and (trickle(h, image.blobs[ref], 40, 1) or True)
         s.admit(bad.put("l/x", "v1", image), 3)
         time.sleep(0.5)
         got = s.until(good.put("l/x", "v1", image), ("runs",), 20)
         c.eq(got[1], "runs", "same layer: an image of one registry while another trickles the same layer")
+
+
+def base_layer(c, a, t):
+    """While a large layer is read, images on it wait, and nobody else does."""
+    with ExitStack() as stack:
+        s = stack.enter_context(Serve(c, a, t / "base-layer", *STRICT))
+        base, third = Image(salt="base"), stack.enter_context(Fake())
+        refs = []
+        for k in range(2):
+            r = stack.enter_context(Fake())
+            r.fault = lambda h, kind, repository, ref: ref == base.layers[-1] and h.command == "GET" and (trickle(h, base.blobs[ref], 40, 1) or True)
+            refs += [r.put("b/x", f"v{n}", Image(salt=f"on base {k} {n}").over(base)) for n in range(6)]
+        with ThreadPoolExecutor(12) as pool:
+            list(pool.map(lambda ref: s.admit(ref, 3), refs))
+        got = s.until(third.put("b/x", "v1", Image(salt="not on base")), ("runs",), 20)
+        c.eq(got[1], "runs", "base layer: an image without it, of a third registry, is known meanwhile")
+        left = [ref for ref in refs if s.until(ref, ("runs",), 60)[1] != "runs"]
+        c.eq(left, [], "base layer: and at the end those on it are")
 
 
 # -------------------------------------------------------------------------------------------------------- shared cache
@@ -1255,10 +1289,8 @@ def shared_store(c, a, t):
             c.ok(store.objects, f"store {name}: facts are kept there")
             for outage in (1, 2):
                 store.fault = fault
-                t0 = time.time()
                 got = s.until(put(f"down {outage}"), ("runs",), 15)
                 c.ok(got[1] == "runs", f"store {name}: decisions go on while it is down", got)
-                said = time.time() - t0
                 for n in range(4):
                     got = s.until(put(f"down {outage} {n}"), ("runs",), 5)
                     c.ok(got[1] == "runs", f"store {name}: and are quick", got)
@@ -1272,8 +1304,6 @@ def shared_store(c, a, t):
                     c.ok(len(store.objects) > n, f"store {name}: used again when it is back")
                     time.sleep(1.5)
                     c.eq(len([l for l in s.lines('"remark"') if "answers again" in l["remark"]]), 1, f"store {name}: which is logged")
-            if name == "hangs":
-                c.note(f"store hangs: the first image took {said:.1f} s")
     with ThreadPoolExecutor(4) as pool:
         cases = {"refuses": lambda h: h.say(403) or True, "fails": lambda h: h.say(500) or True, "hangs": hang}
         list(pool.map(lambda x: one(*x), cases.items()))
@@ -1444,7 +1474,8 @@ def slowloris(c, a, t):
         for sockets in kinds.values():
             for x in sockets:
                 x.close()
-        c.eq(wait_for(lambda: plain.metric("cudalint_connections") <= 2 and secure.metric("cudalint_connections") <= 2, 10), True, "slow clients: no connection is left")
+        for s in (plain, secure):
+            c.eq(wait_for(lambda: s.metric("cudalint_connections") <= 2, 10), True, "slow clients: no connection is left")
 
 
 def crowd(c, a, t):
@@ -1460,11 +1491,15 @@ def crowd(c, a, t):
             pass
         c.ok(s.rss() < 600, "crowd: memory", f"{s.rss():.0f} MB")
         t0 = time.time()
-        try:
-            got = s.ask("GET", "/healthz", timeout=60).status
-        except OSError as e:
-            got = repr(e)
-        c.eq(got, 200, "crowd: connections that say nothing make room in time")
+
+        def answered():
+            try:
+                return s.ask("GET", "/healthz", timeout=10).status
+            except OSError:
+                # One address has no more places for now.
+                return None
+
+        c.eq(wait_for(answered, 40), 200, "crowd: connections that say nothing make room in time")
         c.note(f"crowd: answered after {time.time() - t0:.0f} s")
         for x in more:
             x.close()
@@ -1547,7 +1582,8 @@ def many_streams(c, a, t):
         (t / "body").write_text(json.dumps(review(ref)))
         (t / "urls").write_text("".join(f'url = "https://localhost:{s.port}/v1/admit?timeout=9s&n={n}"\noutput = /dev/null\n' for n in range(300)))
         p = subprocess.run(["curl", "-sk", "--http2", "-Z", "--parallel-max", "300", "--max-time", "60", "-H", "Content-Type: application/json",
-                            "--data-binary", f"@{t / 'body'}", "-w", "%{http_version} %{http_code}\n", "-K", str(t / "urls")], capture_output=True, text=True)
+                            "--data-binary", f"@{t / 'body'}", "-w", "%{http_version} %{http_code}\n", "-K", str(t / "urls")],
+                           capture_output=True, text=True)
         c.eq(dict(Counter(p.stdout.split("\n")[:-1])), {"2 200": 300}, "streams: 300 at once on HTTP/2")
 
 
@@ -1572,8 +1608,8 @@ def clock(c, a, t):
         c.eq(wait_for(lambda: s.metric("cudalint_queue_length") == 0, 20), True, "clock: nothing is stuck")
 
 
-CASES = (recorded, tenants, repositories, logins, nowhere_else, liar, killed, twice, state_full, registry, hosts, same_layer, policies, watched, file_of_nodes,
-         shared_store, shared_directory, certificates, bodies, slowloris, crowd, many_streams, overload, stopped, clock)
+CASES = (recorded, tenants, repositories, logins, nowhere_else, liar, killed, twice, state_full, registry, hosts, same_layer, base_layer, policies,
+         watched, file_of_nodes, shared_store, shared_directory, certificates, bodies, slowloris, crowd, many_streams, overload, stopped, clock)
 
 
 def main():

@@ -113,7 +113,13 @@ pub(in crate::cli) fn command(typed: &[OsString]) -> clap::Command {
         let one_way = c.get_name() != "serve";
         c.mut_args(|a| shorter(a, one_way))
     };
-    Cli::command().mut_args(|a| shorter(a, true)).mut_subcommands(of)
+    // Variables mean the command that was typed; the root's options are those of a bare image.
+    let has_command = typed.get(1).is_some_and(|t| Cli::command().find_subcommand(t).is_some());
+    let of_root = |a: clap::Arg| match has_command {
+        true => shorter(a, true).env(clap::builder::Resettable::Reset),
+        false => shorter(a, true),
+    };
+    Cli::command().mut_args(of_root).mut_subcommands(of)
 }
 
 /// Options that name the hosts each in their own way.

@@ -57,7 +57,7 @@ pub(in crate::cli) struct ServeArgs {
     #[arg(long, value_name = "N", default_value_t = 1000, env = "CUDALINT_QUEUE")]
     pub(in crate::cli) queue: usize,
     /// Images whose layers are read at a time
-    #[arg(long, value_name = "N", default_value_t = 2, env = "CUDALINT_SCANS")]
+    #[arg(long, value_name = "N", default_value_t = 4, env = "CUDALINT_SCANS")]
     pub(in crate::cli) scans: usize,
     /// After which a tag is asked for again
     #[arg(long, value_name = "DURATION", default_value = "30s", env = "CUDALINT_TAG_AGE")]
@@ -135,6 +135,11 @@ pub(in crate::cli) struct ImagesArgs {
     /// Ask any registry that a pod names
     #[arg(long, env = "CUDALINT_ALLOW_ANY_REGISTRY", conflicts_with = "allow_registry", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
     pub(in crate::cli) allow_any_registry: bool,
+    /// Let facts of layers that one registry gave serve images of the others, and those of `scan` and `sweep` too
+    ///
+    /// Who runs one of the registries could then learn what is in layers of another whose digests he knows.
+    #[arg(long, env = "CUDALINT_SHARE_ACROSS_REGISTRIES", value_parser = FalseyValueParser::new(), action = ArgAction::SetTrue)]
+    pub(in crate::cli) share_across_registries: bool,
     /// os/architecture for images where no node says it
     #[arg(long, value_name = "PLATFORM", env = "CUDALINT_PLATFORM")]
     pub(in crate::cli) platform: Option<String>,

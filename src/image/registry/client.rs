@@ -19,6 +19,9 @@ use crate::limits;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Without a byte for so long a transfer counts as cut.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same where images of other registries wait for the thread.
+const CONNECT_TIMEOUT_OF_MANY: Duration = Duration::from_secs(5);
+const IDLE_TIMEOUT_OF_MANY: Duration = Duration::from_secs(20);
 const REDIRECTS_MAX: usize = 10;
 const USER_AGENT: &str = concat!("cudalint/", env!("CARGO_PKG_VERSION"));
 
@@ -44,15 +47,34 @@ pub(super) fn build(options: &RegistryOptions, is_loopback: bool) -> Result<Clie
 /// Follows redirects to storage, but not into the network that this program runs in.
 fn confined() -> Policy {
     Policy::custom(|attempt| {
-        let stays = attempt.previous().last().is_some_and(|from| from.host_str() == attempt.url().host_str());
+        let leads = attempt.previous().first().is_some_and(|from| may_lead(from, attempt.url()));
         if attempt.previous().len() > REDIRECTS_MAX {
             attempt.error("too many redirects")
-        } else if stays || may_go(attempt.url()) {
+        } else if leads {
             attempt.follow()
         } else {
             attempt.error("the redirect leads into a network that registries have no business in")
         }
     })
+}
+
+/// Whether what a registry says of another place is followed. One outside of this network leads nowhere inside; one that is itself
+/// inside may name its neighbours, but not this machine, unless it is on it, and not those on the link.
+pub(super) fn may_lead(from: &Url, to: &Url) -> bool {
+    let on_this_machine = |url: &Url| url.host_str().is_some_and(crate::image::reference::is_loopback_host);
+    let is_link_local = match to.host() {
+        Some(Host::Ipv4(address)) => address.is_link_local() || address.is_unspecified(),
+        Some(Host::Ipv6(address)) => {
+            address.segments()[0] & 0xffc0 == 0xfe80
+                || address.is_unspecified()
+                || address.to_ipv4_mapped().is_some_and(|v4| v4.is_link_local() || v4.is_loopback())
+        }
+        Some(Host::Domain(name)) => name.starts_with("metadata"),
+        None => true,
+    };
+    from.host_str() == to.host_str()
+        || may_go(to)
+        || !may_go(from) && !is_link_local && (on_this_machine(from) || !on_this_machine(to))
 }
 
 /// Names that only mean something inside a machine, a cluster or a cloud.
@@ -155,8 +177,8 @@ impl Tls {
             let mut builder = ClientBuilder::new()
                 .user_agent(USER_AGENT)
                 .default_headers(plain)
-                .connect_timeout(CONNECT_TIMEOUT)
-                .read_timeout(IDLE_TIMEOUT)
+                .connect_timeout(if options.confined { CONNECT_TIMEOUT_OF_MANY } else { CONNECT_TIMEOUT })
+                .read_timeout(if options.confined { IDLE_TIMEOUT_OF_MANY } else { IDLE_TIMEOUT })
                 .referer(false)
                 .tls_danger_accept_invalid_certs(options.insecure);
             if let Some(identity) = &self.identity {
@@ -240,6 +262,29 @@ mod tests {
             "http://api.default.svc.cluster.local./",
         ] {
             assert!(!goes(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_registry_inside_may_name_its_neighbours() {
+        let leads = |from: &str, to: &str| may_lead(&Url::parse(from).unwrap(), &Url::parse(to).unwrap());
+        assert!(
+            leads("https://r.ns.svc/v2/", "https://auth.ns.svc/token")
+                && leads("http://127.0.0.1:1/", "http://127.0.0.1:2/")
+        );
+        assert!(
+            leads("https://r.example.org/", "https://s3.example.com/")
+                && leads("https://r.example.org/", "https://r.example.org/x")
+        );
+        for (from, to) in [
+            ("https://r.example.org/", "https://auth.ns.svc/token"),
+            ("https://r.ns.svc/", "http://127.0.0.1/"),
+            ("https://r.ns.svc/", "http://169.254.169.254/"),
+            ("http://127.0.0.1:1/", "http://169.254.169.254/"),
+            ("https://r.ns.svc/", "http://[::ffff:169.254.169.254]/"),
+            ("https://r.ns.svc/", "http://metadata.google.internal/"),
+        ] {
+            assert!(!leads(from, to), "{from} -> {to}");
         }
     }
 

@@ -89,6 +89,11 @@ impl fmt::Debug for RegistryOptions {
     }
 }
 
+/// Whether strangers may make this program ask that host: see [`client::may_go`].
+pub fn may_go_to(host: &str) -> bool {
+    reqwest::Url::parse(&format!("https://{host}/")).is_ok_and(|url| client::may_go(&url))
+}
+
 /// One repository of a registry, with login, connections and token. Cheap to clone.
 #[derive(Clone)]
 pub struct Registry {
@@ -199,7 +204,14 @@ async fn find_login(
         authfile: options.authfile.as_deref(),
     };
     let nothing = Environment::default();
-    auth::find(reference, &typed, if options.lent { &nothing } else { environment }).await
+    let mut login = auth::find(reference, &typed, if options.lent { &nothing } else { environment }).await?;
+    // Messages reach strangers, who have no business with files of this machine.
+    if options.confined {
+        let of =
+            if options.lent { "the login that came with the request" } else { "the login of this server" };
+        of.clone_into(&mut login.source);
+    }
+    Ok(login)
 }
 
 /// Registries that images opened one after the other have in common.

@@ -118,9 +118,10 @@ fn realm_url(session: &Session, realm: &str) -> Result<Url, Error> {
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err(unusable());
     }
-    let own = session.host();
-    if session.is_confined() && refusal::authority(&url).as_deref() != Some(own) && !client::may_go(&url) {
-        return Err(unusable());
+    let own = Url::parse(&format!("https://{}/", session.host())).map_err(|_| unusable())?;
+    if session.is_confined() && !client::may_lead(&own, &url) {
+        let hint = "it is inside of this network, and the registry is not";
+        return Err(unusable().hint(hint));
     }
     let is_secret = session.login().credentials != Credentials::Anonymous;
     if is_secret && url.scheme() == "http" && !session.is_plain_http() {

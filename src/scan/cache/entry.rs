@@ -30,6 +30,8 @@ const KEY_BYTES_MIN: usize = 16;
 pub(crate) struct Key {
     pub(crate) digest: Digest,
     pub(crate) variant: Variant,
+    /// The registry whose images may use the entry; `None`: all may.
+    pub(crate) scope: Option<String>,
 }
 
 /// How a layer was looked at.
@@ -56,13 +58,17 @@ impl Key {
     /// Path of the entry below the root of a cache.
     pub(crate) fn path(&self) -> String {
         let (algorithm, hex) = (self.digest.algorithm(), self.digest.hex());
-        format!("layers-v{CACHE_SCHEMA}/{algorithm}-{hex}.{}", self.variant.name())
+        // Host names are no file names: of the scope its digest.
+        let scope = self.scope.as_ref().map(|s| Digest::of(s.as_bytes()));
+        let scope = scope.and_then(|d| Some(format!(".of-{}", d.hex().get(..16)?))).unwrap_or_default();
+        format!("layers-v{CACHE_SCHEMA}/{algorithm}-{hex}.{}{scope}", self.variant.name())
     }
 }
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{MAGIC} {CACHE_SCHEMA} {} {}", self.digest, self.variant.name())
+        write!(f, "{MAGIC} {CACHE_SCHEMA} {} {}", self.digest, self.variant.name())?;
+        self.scope.as_ref().map_or(Ok(()), |scope| write!(f, "@{scope}"))
     }
 }
 
@@ -162,7 +168,7 @@ mod tests {
     use crate::names::ImagePath;
 
     fn key(of: &[u8]) -> Key {
-        Key { digest: Digest::of(of), variant: Variant::Plain }
+        Key { digest: Digest::of(of), variant: Variant::Plain, scope: None }
     }
 
     fn facts() -> LayerFacts {

@@ -242,8 +242,9 @@ impl Cache {
     fn is_back(&self, shared: &Shared) {
         let name = shared.place.name();
         let mut remarks = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
-        remarks.told.remove(&name);
-        remarks.untold.push(format!("{name} answers again"));
+        if remarks.told.remove(&name) {
+            remarks.untold.push(format!("{name} answers again"));
+        }
     }
 
     fn lost(&self, shared: &Shared, how: &str) {
@@ -251,16 +252,20 @@ impl Cache {
         self.remark(&name, format!("{name} cannot be {how}"));
     }
 
-    /// Waits until nobody else in this process scans that layer. Then it is either kept, or the caller's to scan.
-    pub(crate) fn claim(&self, key: &Key) -> Option<Claim<'_>> {
+    /// Waits until nobody else in this process scans that layer, unless `waits` is off. Then it is either kept, or the caller's
+    /// to scan.
+    pub(crate) fn claim(&self, key: &Key, waits: bool) -> Result<Option<Claim<'_>>, Busy> {
         if self.local.is_none() && self.shared.is_empty() {
-            return None;
+            return Ok(None);
         }
         let mut busy = self.flights.busy.lock().unwrap_or_else(PoisonError::into_inner);
         while !busy.insert(key.clone()) {
+            if !waits {
+                return Err(Busy);
+            }
             busy = self.flights.landed.wait(busy).unwrap_or_else(PoisonError::into_inner);
         }
-        Some(Claim { flights: &self.flights, key: key.clone() })
+        Ok(Some(Claim { flights: &self.flights, key: key.clone() }))
     }
 
     /// Removes the longest unused entries where the directory has grown too large since the last call.
@@ -326,6 +331,10 @@ struct Flights {
     busy: Mutex<BTreeSet<Key>>,
     landed: Condvar,
 }
+
+/// Somebody else scans the layer.
+#[derive(Debug)]
+pub(crate) struct Busy;
 
 /// The right to scan a layer, until it is dropped.
 pub(crate) struct Claim<'a> {

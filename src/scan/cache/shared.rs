@@ -30,7 +30,18 @@ pub struct ObjectStore {
     shown: String,
     store: Box<dyn object_store::ObjectStore>,
     prefix: Path,
-    runtime: Runtime,
+    /// For one request.
+    patience: Duration,
+    /// Taken out when the store is dropped: a runtime must not wait for its threads inside of another one.
+    runtime: Option<Runtime>,
+}
+
+impl Drop for ObjectStore {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl ObjectStore {
@@ -78,7 +89,14 @@ impl ObjectStore {
             .enable_all()
             .build()
             .map_err(|e| Error::look(format!("threads for the network cannot be started: {e}")))?;
-        Ok(ObjectStore { shown: shown(place), store, prefix, runtime })
+        Ok(ObjectStore { shown: shown(place), store, prefix, patience: PATIENCE, runtime: Some(runtime) })
+    }
+
+    /// The same for who has others waiting.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> ObjectStore {
+        self.patience = patience;
+        self
     }
 
     fn path(&self, path: &str) -> Path {
@@ -90,7 +108,8 @@ impl ObjectStore {
         patience: Duration,
         work: impl Future<Output = object_store::Result<T>>,
     ) -> Result<Option<T>, Error> {
-        let answer = self.runtime.block_on(async { tokio::time::timeout(patience, work).await });
+        let Some(runtime) = &self.runtime else { unreachable!("the runtime is taken out only by drop") };
+        let answer = runtime.block_on(async { tokio::time::timeout(patience, work).await });
         match answer {
             Ok(Ok(answer)) => Ok(Some(answer)),
             Ok(Err(object_store::Error::NotFound { .. })) => Ok(None),
@@ -136,7 +155,7 @@ impl ObjectStore {
             if is_current && !is_old && bytes_max.is_none_or(|max| bytes <= max) {
                 continue;
             }
-            self.wait(PATIENCE, self.store.delete(&entry.location))?;
+            self.wait(self.patience, self.store.delete(&entry.location))?;
             bytes = bytes.saturating_sub(entry.size);
             removed.files += 1;
             removed.bytes += entry.size;
@@ -167,13 +186,13 @@ impl Place for ObjectStore {
             }
             Ok(Some(bytes))
         };
-        self.wait(PATIENCE, read).map(Option::flatten)
+        self.wait(self.patience, read).map(Option::flatten)
     }
 
     fn write(&self, path: &str, bytes: &[u8]) -> Result<(), Error> {
         let path = self.path(path);
         let put = self.store.put(&path, bytes.to_vec().into());
-        match self.wait(PATIENCE, put)? {
+        match self.wait(self.patience, put)? {
             Some(_) => Ok(()),
             None => Err(Error::look("it does not exist")),
         }

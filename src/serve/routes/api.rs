@@ -5,7 +5,7 @@
 
 use super::{client, problem, refused, whole};
 use crate::admission::decision::{Decision, State as Stands};
-use crate::admission::pods;
+use crate::admission::{pods, review};
 use crate::facts::json;
 use crate::image::reference::Reference;
 use crate::inventory;
@@ -18,6 +18,7 @@ use crate::serve::shelf::Missing;
 use crate::target::Target;
 use axum::Json;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -52,10 +53,20 @@ pub(super) async fn check(State(app): State<Arc<App>>, headers: HeaderMap, body:
         Ok(asked) => asked,
         Err(error) => return problem(StatusCode::BAD_REQUEST, &format!("no check: {error}"), HINT),
     };
-    let Some(_place) = app.enter() else {
+    let place = app.enter();
+    if place.is_none() {
         app.metrics.overloaded();
-        return problem(StatusCode::SERVICE_UNAVAILABLE, "cudalint has too much to do", "ask again later");
-    };
+        if asked.pod.is_none() {
+            return problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "cudalint has too much to do",
+                "ask again later",
+            );
+        }
+        let policy = app.policy_of(asked.namespace.as_deref().unwrap_or_default());
+        let text = "cudalint has too much to do to look at the pod";
+        return Json(decided(&Decision::doubtful(Stands::Overloaded, text, policy, true))).into_response();
+    }
     match (&asked.pod, &asked.image) {
         (Some(pod), None) => of_pod(&app, pod, asked.namespace.as_deref().unwrap_or_default()).await,
         (None, Some(_)) => of_image(&app, &headers, asked).await,
@@ -74,13 +85,16 @@ async fn of_pod(app: &App, object: &Value, namespace: &str) -> Response {
             return problem(StatusCode::BAD_REQUEST, &format!("nothing is known of pods in a {kind}"), HINT);
         }
     };
+    if review::is_leaving(object) {
+        return Json(decided(&Decision::nothing())).into_response();
+    }
     let decision = app.decide(pod, namespace, kind == "Pod", Why::Asked, app.times(TIMEOUT)).await;
     Json(decided(&decision)).into_response()
 }
 
 fn decided(decision: &Decision) -> Value {
     let message = match decision.message.as_str() {
-        "" if decision.state == Stands::NotAsked => "no container asks for a GPU",
+        "" if decision.state == Stands::NotAsked => "no container asks for a GPU, or the pod goes away",
         "" => "the pod runs where it may land",
         message => message,
     };
@@ -146,7 +160,7 @@ async fn of_image(app: &Arc<App>, headers: &HeaderMap, asked: CheckJson) -> Resp
             );
         }
     };
-    let facts = match app.shelf.load(&app.looks, &known).await {
+    let facts = match app.shelf.load(&app.looks, &known, Why::Asked).await {
         Ok(facts) => facts,
         Err(missing) => return missed(&missing),
     };
@@ -192,14 +206,14 @@ fn missed(missing: &Missing) -> Response {
 
 pub(super) async fn facts(
     State(app): State<Arc<App>>,
-    Path(digest): Path<String>,
+    digest: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Response {
     let client = match client(&app, &headers) {
         Ok(client) => client,
         Err(refusal) => return refused(refusal),
     };
-    let Some(digest) = Digest::parse(&digest) else {
+    let Some(digest) = digest.ok().and_then(|Path(text)| Digest::parse(&text)) else {
         return problem(StatusCode::BAD_REQUEST, "that is no digest", "sha256: and 64 hexadecimal digits");
     };
     // Whether it exists for others is nobody's business.
@@ -226,7 +240,7 @@ pub(super) async fn facts(
         }
         Look::Failed(error) => return problem(StatusCode::BAD_GATEWAY, &error.message, ""),
     };
-    match app.shelf.load(&app.looks, &known).await {
+    match app.shelf.load(&app.looks, &known, Why::Asked).await {
         Ok(facts) => Json(json::write(&facts, app.tool.clone(), None)).into_response(),
         Err(missing) => missed(&missing),
     }

@@ -100,6 +100,7 @@ async fn judged(app: &App, key: &str, times: Times) -> Result<Value, String> {
         image: key.to_owned(),
         overrides: Overrides::default(),
         asks: Some(Ask::Resource("nvidia.com/gpu".to_owned())),
+        claims: Vec::new(),
         unseen: Vec::new(),
     };
     let answer = match app.answer(&container, &candidates, Why::Asked, times).await {
@@ -108,7 +109,7 @@ async fn judged(app: &App, key: &str, times: Times) -> Result<Value, String> {
     };
     let (digest, here) = match &answer {
         Answer::Judged { digest, here } => (digest.clone(), here.clone()),
-        Answer::Cold => return Err("the image is being looked at".to_owned()),
+        Answer::Cold | Answer::Unseen => return Err("the image is being looked at".to_owned()),
         Answer::Failed(why) | Answer::NotAllowed(why) => return Err(why.clone()),
     };
     let asked = [Asked { container: &container, answer }];

@@ -16,6 +16,7 @@ use crate::serve::shelf::Missing;
 use crate::target::Target;
 use crate::{inventory, limits};
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -227,13 +228,14 @@ fn same_type(a: &str, b: &str) -> bool {
 
 pub(super) async fn report(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Response {
     let client = match of_client(&app, &headers) {
         Ok(client) => client,
         Err(answer) => return *answer,
     };
+    let id = id.map(|Path(id)| id).unwrap_or_default();
     let Some(asked) = app.reports.get(&id).filter(|asked| asked.client == client.name) else {
         return error(StatusCode::NOT_FOUND, "no scan of this id is known; ids are kept for an hour");
     };
@@ -270,7 +272,7 @@ fn later(id: &str) -> Response {
 }
 
 async fn made(app: &Arc<App>, known: &Arc<Known>, asked: &Scan) -> Result<Value, Missing> {
-    let facts = app.shelf.load(&app.looks, known).await?;
+    let facts = app.shelf.load(&app.looks, known, Why::Asked).await?;
     let arch = facts.image.platform.architecture.clone();
     let targets: Vec<Target> = app
         .snapshot()

@@ -10,6 +10,7 @@ pub(crate) use harbor::{Scan, reports};
 
 use super::app::App;
 use super::clients::Client;
+use super::listen::HasCertificate;
 use crate::limits;
 use axum::Router;
 use axum::body::Body;
@@ -58,6 +59,13 @@ pub fn router(app: Arc<App>) -> Router {
 /// Counts requests, and ends those that take too long.
 async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let route = route_of(request.uri().path());
+    let shown = request.extensions().get::<HasCertificate>().is_some_and(|c| c.0);
+    // Probes of the kubelet have no certificate.
+    if app.needs_certificate && !shown && !matches!(route, "/healthz" | "/readyz" | "/metrics") {
+        app.metrics.answered(route, StatusCode::FORBIDDEN.as_u16());
+        let hint = "connect with a certificate of the authority that --client-ca names";
+        return problem(StatusCode::FORBIDDEN, "no client certificate was shown", hint);
+    }
     let answer = tokio::time::timeout(ANSWER, next.run(request)).await;
     let mut answer = answer.unwrap_or_else(|_| {
         problem(StatusCode::GATEWAY_TIMEOUT, "it took too long", "ask again: what was begun goes on")
@@ -188,17 +196,16 @@ async fn arriving(app: &App, body: Body) -> Result<Whole, NoBody> {
         }
         // What is still missing for all that has come, in KiB.
         let held = places.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let more = u32::try_from((seen >> 10).saturating_sub(held)).unwrap_or(u32::MAX);
+        let counted = if seen > limits::SERVE_SMALL_BODY_BYTES { seen >> 10 } else { 0 };
+        let more = u32::try_from(counted.saturating_sub(held)).unwrap_or(u32::MAX);
         if more > 0 {
-            match Arc::clone(&app.bodies).try_acquire_many_owned(more) {
-                Ok(permit) => match &mut places {
-                    Some(places) => places.merge(permit),
-                    None => places = Some(permit),
-                },
-                Err(_) => {
-                    refused = Some(NoBody::TooMany);
-                    continue;
-                }
+            let Ok(permit) = Arc::clone(&app.bodies).try_acquire_many_owned(more) else {
+                refused = Some(NoBody::TooMany);
+                continue;
+            };
+            match &mut places {
+                Some(places) => places.merge(permit),
+                None => places = Some(permit),
             }
         }
         out.bytes.extend_from_slice(&chunk);

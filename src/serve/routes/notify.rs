@@ -47,7 +47,11 @@ pub(super) async fn notify(State(app): State<Arc<App>>, headers: HeaderMap, body
             return problem(StatusCode::BAD_REQUEST, &format!("more than {IMAGES_MAX} images"), "");
         }
         Some(named) => named,
-        None if value.is_object() => Vec::new(),
+        // A form that is not known: registries would send it for ever if it were refused.
+        None if value.is_object() => {
+            tracing::warn!(client = %client.name, "a notification of unknown form");
+            return (StatusCode::ACCEPTED, Json(json!({ "queued": 0, "ignored": 1 }))).into_response();
+        }
         None => {
             return problem(StatusCode::BAD_REQUEST, "a notification is a JSON object", "see /openapi.json");
         }
