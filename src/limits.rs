@@ -101,6 +101,8 @@ pub const DOCKERFILE_BYTES_MAX: u64 = 1 << 20;
 pub const BASELINE_BYTES_MAX: u64 = 256 << 20;
 /// Manifests, indexes and configs of one archive that comes as a stream, bytes together.
 pub const ARCHIVE_DOCUMENTS_BYTES_MAX: u64 = 64 << 20;
+/// Values of the variables of one container, written out, bytes: a process takes 2 MiB.
+pub const POD_VARIABLES_BYTES_MAX: usize = 2 << 20;
 /// Body of a request to the server, bytes: Kubernetes takes objects of 3 MiB, and an update carries two.
 pub const SERVE_BODY_BYTES_MAX: usize = 7 << 20;
 /// Bodies up to this length always find a place, bytes: reviews of ordinary pods.
@@ -125,11 +127,16 @@ pub const SERVE_QUICK_THREADS: usize = 16;
 pub const SERVE_IMAGES_MAX: usize = 50_000;
 /// Images whose facts are held in memory, beside those on disk.
 pub const SERVE_FACTS_MAX: u64 = 8;
+/// Nodes that pods may land on, remembered by placement, bytes.
+pub const SERVE_PLACEMENT_BYTES_MAX: u64 = 16 << 20;
 /// Judgments held in memory, bytes.
 pub const SERVE_JUDGMENT_BYTES_MAX: u64 = 64 << 20;
-/// Further attempts at an image that was promised to be looked at, and the first pause between them, seconds; it doubles.
-pub const SERVE_TRIES_MAX: u32 = 6;
+/// Further attempts at an image that was promised to be looked at (a day and more), and the first pause between them, seconds; it
+/// doubles six times.
+pub const SERVE_TRIES_MAX: u32 = 150;
 pub const SERVE_RETRY_SECONDS: u64 = 10;
+/// Images that wait for another attempt, for each place of the queue.
+pub const SERVE_RETRIES_PER_PLACE: usize = 10;
 /// Reports of the scanner adapter, and how long they are kept, seconds.
 pub const SERVE_REPORTS_MAX: usize = 10_000;
 pub const SERVE_REPORT_SECONDS: u64 = 3600;

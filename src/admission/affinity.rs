@@ -49,11 +49,11 @@ fn requirements(good: &[&NodeInfo], bad: &[&NodeInfo]) -> Vec<Requirement> {
         let numbers: Option<Vec<i64>> = good.iter().map(|n| n.labels.get(label)?.parse().ok()).collect();
         let Some(of_good) = numbers else { continue };
         if let Some(lowest) = of_good.iter().min() {
-            out.push(Requirement::new(label, "Gt", [(lowest - 1).to_string()]));
+            out.push(Requirement::new(label, "Gt", [lowest.saturating_sub(1).to_string()]));
         }
         // Never an upper bound for drivers: with the next update the pod would fit nowhere.
         if let Some(highest) = of_good.iter().max().filter(|_| label != DRIVER_MAJOR) {
-            out.push(Requirement::new(label, "Lt", [(highest + 1).to_string()]));
+            out.push(Requirement::new(label, "Lt", [highest.saturating_add(1).to_string()]));
         }
     }
     out.extend(TEXTS.into_iter().skip(1).filter_map(|label| by_text(label, good, bad)));

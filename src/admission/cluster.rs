@@ -12,14 +12,12 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const ARCH: &str = "kubernetes.io/arch";
-
 /// Hosts that are alike in everything that verdicts depend on.
 #[derive(Debug)]
 pub struct Profile {
     pub target: Target,
     /// The same for the same host, whatever it is called and however many there are.
-    pub key: String,
+    pub key: Arc<str>,
 }
 
 impl Profile {
@@ -31,7 +29,7 @@ impl Profile {
         host.runtime_mode = host.runtime_mode.or(stack.runtime_mode);
         host.brand = host.brand.take().or_else(|| stack.brand.clone());
         let key = format!("{:?} {:?} {:?}", target.driver, target.gpus, target.host);
-        Profile { target, key }
+        Profile { target, key: key.into() }
     }
 
     pub fn name(&self) -> &str {
@@ -49,8 +47,6 @@ impl Profile {
 pub struct Node {
     pub info: NodeInfo,
     pub gpu: NodeGpu,
-    /// OCI architecture.
-    pub arch: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -86,6 +82,7 @@ struct SpecJson {
 #[serde(default)]
 struct StatusJson {
     allocatable: BTreeMap<String, Value>,
+    capacity: BTreeMap<String, Value>,
 }
 
 impl Node {
@@ -93,9 +90,16 @@ impl Node {
     pub fn read(value: &Value) -> Result<Node, String> {
         let json = NodeJson::deserialize(value).map_err(|e| e.to_string())?;
         let read = nodes::of_value(value.clone(), true).map_err(|e| e.to_string())?;
-        let gpus = json.status.allocatable.iter().filter(|(name, _)| is_gpu_resource(name));
-        let resources = gpus.map(|(name, count)| (name.clone(), quantity(count))).collect();
-        let arch = json.metadata.labels.get(ARCH).cloned();
+        let mut resources: BTreeMap<String, u64> = BTreeMap::new();
+        let status = json.status;
+        let gpus =
+            status.allocatable.iter().chain(&status.capacity).filter(|(name, _)| is_gpu_resource(name));
+        for (name, count) in gpus {
+            let known = resources.entry(name.clone()).or_default();
+            *known = (*known).max(quantity(count));
+        }
+        // A device plugin that starts anew, or a driver that is being exchanged, counts none for a while.
+        resources.values_mut().filter(|count| **count == 0).for_each(|count| *count = u64::MAX);
         let gpu = match read.said {
             Ok(mut said) => {
                 // MIG divides a GPU and changes nothing of what runs on it.
@@ -111,7 +115,7 @@ impl Node {
             taints: json.spec.taints.unwrap_or_default(),
             resources,
         };
-        Ok(Node { info, gpu, arch })
+        Ok(Node { info, gpu })
     }
 }
 
@@ -261,6 +265,14 @@ impl Cluster {
 }
 
 impl Candidates {
+    /// About how much memory it takes, bytes.
+    pub fn bytes(&self) -> u32 {
+        const OF_ROW: usize = 128;
+        let rows: usize = self.rows.iter().map(|row| OF_ROW + row.nodes.len() * size_of::<usize>()).sum();
+        let names: usize = self.unlabelled.iter().map(|name| name.len() + size_of::<String>()).sum();
+        u32::try_from(OF_ROW * 2 + rows + names).unwrap_or(u32::MAX)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.unlabelled.is_empty()
     }

@@ -443,7 +443,9 @@ impl Told<'_> {
             let _ = write!(text, "\n  and {} more reasons", reasons.len() - REASONS_MAX);
         }
         let decisive = broken.iter().find_map(|one| match &one.answer {
-            Answer::Judged { here, .. } => here.iter().flatten().find_map(|j| j.reason.as_ref()),
+            Answer::Judged { here, .. } => {
+                here.iter().flatten().filter(|j| j.verdict == Verdict::Fails).find_map(|j| j.reason.as_ref())
+            }
             _ => None,
         });
         if let Some(reason) = decisive {

@@ -123,9 +123,6 @@ const MATTERS: [&str; 15] = [
     "BNB_", "CUBLAS", "CUDNN", "DS_", "ENROOT_", "JAX_", "LD_", "MIG_", "NCCL_", "NV", "PYTHON", "TF_",
     "TORCH_", "TRITON_", "XLA_",
 ];
-/// Words of a command line that count are few and short; the rest is the program's own business.
-const WORDS_MAX: usize = 8;
-
 impl Overrides {
     /// The same without what no judgment depends on, so that pods that differ in their own business share one.
     #[must_use]
@@ -144,11 +141,10 @@ impl Overrides {
     }
 }
 
-/// The program, and whatever among its arguments is a path.
+/// The program, and whatever among its arguments is a path or an entry point.
 fn line(words: &[String]) -> Vec<String> {
-    let is_path = |word: &&String| word.contains('/');
-    let rest = words.iter().skip(1).filter(is_path).take(WORDS_MAX);
-    words.first().into_iter().chain(rest).cloned().collect()
+    let counts = |word: &&String| word.contains('/') || word.contains("entrypoint");
+    words.first().into_iter().chain(words.iter().skip(1).filter(counts)).cloned().collect()
 }
 
 #[cfg(test)]

@@ -3,9 +3,10 @@
 //! Field names and meanings: Kubernetes API reference, core/v1 PodSpec; resources by NVIDIA's device plugin and DRA driver.
 
 use super::scheduling::{Placement, Requirement, Term, Toleration};
+use crate::limits;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// A container whose image may be judged.
 #[derive(Clone, Debug, PartialEq)]
@@ -341,17 +342,7 @@ impl ContainerJson {
             (Role::Init, Some("Always")) => Role::Sidecar,
             (role, _) => role,
         };
-        let mut env: Vec<(String, String)> = Vec::new();
-        let mut unseen: Vec<String> = Vec::new();
-        for variable in self.env {
-            if variable.value_from.is_some() {
-                unseen.push(variable.name);
-                continue;
-            }
-            let value = expanded(&variable.value.unwrap_or_default(), &env);
-            env.retain(|(name, _)| *name != variable.name);
-            env.push((variable.name, value));
-        }
+        let (env, mut unseen) = variables(self.env);
         if !self.env_from.is_empty() {
             unseen.push("envFrom".to_owned());
         }
@@ -377,8 +368,36 @@ impl ContainerJson {
     }
 }
 
-/// `$(NAME)` of variables that stand before, as the kubelet writes them out; `$$` is a dollar.
-fn expanded(value: &str, before: &[(String, String)]) -> String {
+/// Variables with their values, and the names of those whose values are not in the pod or too long to write out.
+fn variables(list: Vec<EnvJson>) -> (Vec<(String, String)>, Vec<String>) {
+    let mut env: Vec<(String, String)> = Vec::new();
+    let mut place: HashMap<String, usize> = HashMap::new();
+    let mut unseen: Vec<String> = Vec::new();
+    let mut left = limits::POD_VARIABLES_BYTES_MAX;
+    for variable in list {
+        let known = |name: &str| place.get(name).and_then(|&at| env.get(at)).map(|(_, value)| value.as_str());
+        let value = match variable.value_from {
+            None => expanded(&variable.value.unwrap_or_default(), known, left),
+            Some(_) => None,
+        };
+        let Some(value) = value else {
+            unseen.push(variable.name);
+            continue;
+        };
+        left = left.saturating_sub(value.len());
+        // Of two with one name the later counts.
+        if let Some(earlier) = place.get(&variable.name).and_then(|&at| env.get_mut(at)) {
+            earlier.1 = value;
+        } else {
+            place.insert(variable.name.clone(), env.len());
+            env.push((variable.name, value));
+        }
+    }
+    (env, unseen)
+}
+
+/// `$(NAME)` of variables that stand before, as the kubelet writes them out; `$$` is a dollar. `None` beyond `max` bytes.
+fn expanded<'k>(value: &str, before: impl Fn(&str) -> Option<&'k str>, max: usize) -> Option<String> {
     let mut out = String::new();
     let mut rest = value;
     while let Some(at) = rest.find('$') {
@@ -390,8 +409,7 @@ fn expanded(value: &str, before: &[(String, String)]) -> String {
             continue;
         }
         let name = rest.strip_prefix("$(").and_then(|r| r.split_once(')'));
-        let known = name
-            .and_then(|(name, behind)| Some((&before.iter().find(|(known, _)| known == name)?.1, behind)));
+        let known = name.and_then(|(name, behind)| Some((before(name)?, behind)));
         if let Some((known, behind)) = known {
             out.push_str(known);
             rest = behind;
@@ -399,9 +417,12 @@ fn expanded(value: &str, before: &[(String, String)]) -> String {
             out.push('$');
             rest = &rest[1..];
         }
+        if out.len() > max {
+            return None;
+        }
     }
     out.push_str(rest);
-    out
+    (out.len() <= max).then_some(out)
 }
 
 impl TermJson {
@@ -499,6 +520,18 @@ mod tests {
         let read = pod(&json!({"containers": [{"name": "c", "image": "a", "env": env, "envFrom": [{}]}]}));
         assert_eq!(read.containers[0].overrides.env[1].1, "x/$(A)/$(C)/$");
         assert_eq!(read.containers[0].unseen, ["S", "envFrom"]);
+    }
+
+    #[test]
+    fn variables_that_grow_by_each_other_are_left_out() {
+        let mut env = vec![json!({"name": "V0", "value": "lol"})];
+        for n in 1..12 {
+            env.push(json!({"name": format!("V{n}"), "value": format!("$(V{})", n - 1).repeat(10)}));
+        }
+        let read = pod(&json!({"containers": [{"name": "c", "image": "a", "env": env}]}));
+        let bytes: usize = read.containers[0].overrides.env.iter().map(|(_, v)| v.len()).sum();
+        assert!(bytes <= crate::limits::POD_VARIABLES_BYTES_MAX);
+        assert!(!read.containers[0].unseen.is_empty());
     }
 
     #[test]

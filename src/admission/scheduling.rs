@@ -10,7 +10,7 @@ pub struct NodeInfo {
     pub name: String,
     pub labels: BTreeMap<String, String>,
     pub taints: Vec<Taint>,
-    /// Allocatable GPU resources.
+    /// GPU resources that it lists, with how many there are; `u64::MAX` where it counts none at the moment.
     pub resources: BTreeMap<String, u64>,
 }
 

@@ -137,7 +137,7 @@ fn one_line(error: &clap::Error) -> String {
 fn status_of(error: &Error) -> u8 {
     match error.kind {
         ErrorKind::Usage => status::USAGE,
-        ErrorKind::Look | ErrorKind::NoPlatform | ErrorKind::Busy => status::LOOK,
+        ErrorKind::Look | ErrorKind::NotFound | ErrorKind::NoPlatform | ErrorKind::Busy => status::LOOK,
     }
 }
 

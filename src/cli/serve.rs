@@ -83,7 +83,8 @@ fn settings(args: &ServeArgs) -> Result<Settings, Error> {
         }
         _ => None,
     };
-    let tag = span("tag-age", &args.tag_age)?;
+    // Below it a tag would be old before it is used.
+    let tag = span("tag-age", &args.tag_age)?.max(Duration::from_secs(1));
     let tool = load::tool(&catalog);
     Ok(Settings {
         listen: args.listen,

@@ -54,6 +54,8 @@ pub enum ErrorKind {
     Look,
     /// A layer of it is being read for another image: later.
     Busy,
+    /// The registry says that there is no such image: exit 3.
+    NotFound,
     /// There is nothing for the platform that was asked for: exit 3.
     NoPlatform,
 }

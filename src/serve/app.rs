@@ -19,7 +19,7 @@ use crate::catalog::Catalog;
 use crate::facts::json::ToolJson;
 use crate::image::ErrorKind;
 use crate::image::reference::Reference;
-use crate::names::Platform;
+use crate::names::{Digest, Platform};
 use crate::report::Verdict;
 use crate::scan::cache::Cache;
 use crate::target::profile::GpuRequest;
@@ -31,8 +31,6 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
-/// Placements whose candidates are remembered.
-const PLACEMENTS_MAX: u64 = 4096;
 /// Images that are judged anew when nodes change.
 const REJUDGED_MAX: usize = 2000;
 /// How often the file of clients is looked at.
@@ -61,6 +59,8 @@ pub struct Parts {
     pub judging: rules::Policy,
     pub cache: Cache,
     pub attach: bool,
+    /// Images that are known anew, and whether that was promised.
+    pub looked: mpsc::Sender<(Arc<Known>, bool)>,
     /// Registries without TLS may be asked.
     pub may_plain_http: bool,
     pub metrics: Arc<Metrics>,
@@ -68,7 +68,8 @@ pub struct Parts {
 
 pub struct App {
     parts: Parts,
-    candidates: moka::sync::Cache<(u64, Placement), Arc<Candidates>>,
+    /// By the version of the nodes and the digest of a placement, which may be long.
+    candidates: moka::sync::Cache<(u64, Digest), Arc<Candidates>>,
     requests: Arc<Semaphore>,
     /// One permit for each KiB of a body.
     pub bodies: Arc<Semaphore>,
@@ -100,7 +101,10 @@ impl App {
     pub fn new(parts: Parts) -> App {
         App {
             parts,
-            candidates: moka::sync::Cache::new(PLACEMENTS_MAX),
+            candidates: moka::sync::Cache::builder()
+                .max_capacity(limits::SERVE_PLACEMENT_BYTES_MAX)
+                .weigher(|_, candidates: &Arc<Candidates>| candidates.bytes())
+                .build(),
             requests: Arc::new(Semaphore::new(limits::SERVE_REQUESTS_MAX)),
             bodies: Arc::new(Semaphore::new(limits::SERVE_BODIES_BYTES_MAX >> 10)),
             stopping: AtomicBool::new(false),
@@ -262,7 +266,7 @@ impl App {
     }
 
     fn candidates(&self, snapshot: &Snapshot, placement: &Placement) -> Arc<Candidates> {
-        let key = (snapshot.version, placement.clone());
+        let key = (snapshot.version, Digest::of(format!("{placement:?}").as_bytes()));
         self.candidates.get_with(key, || Arc::new(snapshot.cluster.candidates(placement)))
     }
 
@@ -388,10 +392,8 @@ impl App {
                 *verdict = Some(Arc::new(Judgment::no_variant(arch)));
             }
         }
-        match failed {
-            Some(why) if out.digests.is_empty() => Err(Missing::Failed(why)),
-            _ => Ok(out),
-        }
+        // Where one of several architectures could not be read, that is what stands in the way.
+        failed.map_or(Ok(out), |why| Err(Missing::Failed(why)))
     }
 
     /// What an earlier run of the server promised and did not live to do.
@@ -472,7 +474,12 @@ impl App {
         };
         let Ok(judgments) = self.shelf.judgments(&self.looks, known, question).await else { return };
         let runs = judgments.iter().any(|j| j.verdict != Verdict::Fails);
-        let before = self.ran().insert(known.digest.to_string(), runs);
+        let mut ran = self.ran();
+        if ran.len() > REJUDGED_MAX * 4 {
+            ran.clear();
+        }
+        let before = ran.insert(known.digest.to_string(), runs);
+        drop(ran);
         if before == Some(true) && !runs {
             tracing::warn!(image = %known.name, "after a change of the nodes it runs on none of them");
         }

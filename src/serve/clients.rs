@@ -78,6 +78,12 @@ impl Clients {
                     row.name
                 ));
             }
+            if out.iter().any(|(_, known): &(String, Client)| known.name == row.name) {
+                return Err(format!(
+                    "two clients are named `{}`: they would see each other's scans",
+                    row.name
+                ));
+            }
             let repositories = row.repositories.map(|globs| Globs::new(&globs)).transpose()?;
             out.push((sum, Client { name: row.name, repositories }));
         }

@@ -22,7 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const LINES_MIN: usize = 10_000;
 /// Digests that are remembered; the oldest go first and are shown again.
 const PROVEN_MAX: usize = 200_000;
-/// A line is never longer.
+/// A journal that was written here is never longer.
 const FILE_BYTES_MAX: u64 = 256 << 20;
 
 #[derive(Serialize, Deserialize)]

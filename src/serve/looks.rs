@@ -9,8 +9,11 @@ use super::reader::{Access, Reader};
 use crate::facts::ImageFacts;
 use crate::image::reference::Reference;
 use crate::image::registry::Registry;
+use crate::image::source::Source;
 use crate::image::{Error, ErrorKind};
-use crate::limits::{SERVE_IMAGES_MAX, SERVE_QUICK_THREADS, SERVE_RETRY_SECONDS, SERVE_TRIES_MAX};
+use crate::limits::{
+    SERVE_IMAGES_MAX, SERVE_QUICK_THREADS, SERVE_RETRIES_PER_PLACE, SERVE_RETRY_SECONDS, SERVE_TRIES_MAX,
+};
 use crate::names::{Digest, Platform};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -46,6 +49,16 @@ pub struct Known {
     pub digest: Digest,
     pub platform: Option<Platform>,
     pub access: Access,
+}
+
+impl Known {
+    /// The facts under the name that they were asked for by: those of one digest are shared by all its names.
+    pub fn named(facts: &ImageFacts, name: &Reference) -> ImageFacts {
+        let mut facts = facts.clone();
+        facts.image.reference = name.to_string();
+        facts.image.repository = Source::Registry(name.clone()).repository();
+        facts
+    }
 }
 
 /// What is known of an image at a moment.
@@ -101,8 +114,9 @@ pub struct Limits {
     pub slow: usize,
 }
 
-/// What hears of images that were looked at.
-pub type Listener = Box<dyn Fn(&Arc<Known>, Arc<ImageFacts>, bool) + Send + Sync>;
+/// What hears of images that were looked at: facts where they are new, and whether it was promised. Called from threads that may
+/// wait.
+pub type Listener = Box<dyn Fn(&Arc<Known>, Option<Arc<ImageFacts>>, bool) + Send + Sync>;
 
 pub struct Looks {
     reader: Arc<Reader>,
@@ -129,6 +143,8 @@ struct Inner {
 struct Entry {
     answer: Option<Result<Arc<Known>, Error>>,
     answered: Instant,
+    /// A registry that did not answer is not asked again before.
+    rests_until: Option<Instant>,
     used: Instant,
     /// A thread has it, or a queue.
     busy: bool,
@@ -224,10 +240,13 @@ impl Looks {
         if let Some(entry) = inner.entries.get_mut(&key) {
             entry.used = now;
             let age = now.saturating_duration_since(entry.answered);
+            let rests = entry.rests_until.is_some_and(|until| now < until);
             let (stands, fresh) = match &entry.answer {
                 None => (false, false),
                 Some(Ok(_)) if !is_tag => (true, true),
-                Some(Ok(_)) => (age < self.ages.tag_hard, age < self.ages.tag_soft),
+                Some(Ok(_)) => {
+                    (age < self.ages.tag_hard, age < self.ages.tag_soft || rests && age < self.ages.tag_hard)
+                }
                 Some(Err(_)) => (age < self.ages.failure, age < self.ages.failure),
             };
             let is_promise = matches!(why, Why::Promised(_));
@@ -240,8 +259,11 @@ impl Looks {
                     _ if entry.busy => Look::Coming(entry.ended.subscribe()),
                     _ => Look::Cold { full: false },
                 };
-                if let Why::Promised(id) = why {
-                    inner.join(&key, id, &self.journal);
+                if let Why::Promised(id) = why
+                    && inner.join(&key, id)
+                {
+                    drop(inner);
+                    self.journal.done(id);
                 }
                 return answer;
             }
@@ -264,7 +286,7 @@ impl Looks {
         }
         inner.make_room();
         let (ended, receiver) = watch::channel(());
-        let entry = Entry { answer: None, answered: now, used: now, busy: true, ended };
+        let entry = Entry { answer: None, answered: now, rests_until: None, used: now, busy: true, ended };
         inner.entries.insert(key.clone(), entry);
         self.queue(&mut inner, key, wanted, why);
         Look::Coming(receiver)
@@ -287,7 +309,7 @@ impl Looks {
             if tokio::time::timeout_at(until, ended.changed()).await.is_err() {
                 return look;
             }
-            // The end of one look may be the answer to another question; it is asked for anew, and not queued again.
+            // The end of one look may be the answer to another question: it is asked for anew.
         }
     }
 
@@ -335,7 +357,13 @@ impl Looks {
 
     /// Whether another promise may be made.
     pub fn has_room(&self, more: usize) -> bool {
-        self.waiting().iter().sum::<usize>() + more <= self.queue_max
+        let [quick, slow, later] = self.waiting();
+        quick + slow + more <= self.queue_max && later + more <= self.queue_max * SERVE_RETRIES_PER_PLACE
+    }
+
+    /// Whether there could ever be room for so many at once.
+    pub fn is_too_many(&self, images: usize) -> bool {
+        images > self.queue_max
     }
 
     /// Takes nothing new up. What is being read is given up with the process, and promised.
@@ -434,6 +462,7 @@ impl Looks {
             }
             Outcome::Same(known) => {
                 self.metrics.looked(false, true, took);
+                (self.listener)(&known, None, self.is_promised(&job));
                 Ok(known)
             }
             Outcome::Facts(known, facts) => {
@@ -441,12 +470,11 @@ impl Looks {
                 if pace == Pace::Slow {
                     tracing::info!(image = %job.wanted.name, digest = %known.digest, seconds = took.as_secs_f64(), "image looked at");
                 }
-                let is_promised = !job.promises.is_empty() || self.inner().joined.contains_key(&job.key);
-                (self.listener)(&known, facts, is_promised);
+                (self.listener)(&known, Some(facts), self.is_promised(&job));
                 Ok(known)
             }
             // An answer like any other: nothing went wrong.
-            Outcome::Failed(error) if error.kind == ErrorKind::NoPlatform => {
+            Outcome::Failed(error) if matches!(error.kind, ErrorKind::NoPlatform | ErrorKind::NotFound) => {
                 self.metrics.looked(false, true, took);
                 Err(error)
             }
@@ -456,44 +484,62 @@ impl Looks {
                 Err(error)
             }
         };
-        let may_pass = answer.as_ref().err().is_some_and(|e| e.kind == ErrorKind::Look);
+        let is_final = |e: &Error| matches!(e.kind, ErrorKind::NoPlatform | ErrorKind::NotFound);
+        let may_pass = answer.as_ref().err().is_some_and(|e| !is_final(e));
+        let now = Instant::now();
         let mut inner = self.inner();
-        // Others may have joined while it was read.
         if let Some(entry) = inner.entries.get_mut(&job.key) {
             entry.busy = false;
-            entry.answered = Instant::now();
-            entry.answer = Some(answer.clone());
+            let age = now.saturating_duration_since(entry.answered);
+            // A registry that does not answer has not said that the tag moved.
+            if may_pass && matches!(&entry.answer, Some(Ok(_))) && age < self.ages.tag_hard {
+                entry.rests_until = Some(now + self.ages.failure);
+            } else {
+                entry.answered = now;
+                entry.rests_until = None;
+                entry.answer = Some(answer);
+            }
             entry.ended.send_replace(());
         }
         let lane = if pace == Pace::Quick { &mut inner.quick } else { &mut inner.slow };
         lane.ended(&job);
-        let promises = inner.promises(&job);
+        // Others may have joined while it was read.
+        let mut promises = inner.promises(&job);
         if may_pass && !promises.is_empty() && job.tries < SERVE_TRIES_MAX {
-            job.tries += 1;
             let pause = SERVE_RETRY_SECONDS << job.tries.min(6);
-            inner.later.push((Instant::now() + Duration::from_secs(pause), Job { promises, ..job }));
-        } else {
-            for id in promises {
-                self.journal.done(id);
-            }
+            job.tries += 1;
+            let promises = std::mem::take(&mut promises);
+            inner.later.push((now + Duration::from_secs(pause), Job { promises, ..job }));
+        } else if may_pass && !promises.is_empty() {
+            tracing::error!(image = %job.wanted.name, "given up: it could not be looked at for a day");
         }
         self.work.notify_all();
+        // The journal may wait for the disk; nobody waits for it here.
+        drop(inner);
+        for id in promises {
+            self.journal.done(id);
+        }
+    }
+
+    fn is_promised(&self, job: &Job) -> bool {
+        !job.promises.is_empty() || self.inner().joined.contains_key(&job.key)
     }
 }
 
 impl Inner {
-    /// Another promise for an image that waits already, or is known.
-    fn join(&mut self, key: &str, id: u64, journal: &Journal) {
+    /// Another promise for an image that waits already, or is known: `true` where it is kept already.
+    fn join(&mut self, key: &str, id: u64) -> bool {
         let later = self.later.iter_mut().map(|(_, job)| job);
         let waiting = self.quick.jobs.iter_mut().chain(&mut self.slow.jobs).chain(later);
         if let Some(job) = waiting.into_iter().find(|job| job.key == key) {
             job.promises.push(id);
         } else if self.entries.get(key).is_some_and(|e| !e.busy) {
-            journal.done(id);
+            return true;
         } else {
             // It is being read at this moment; its end keeps this promise too.
             self.joined.entry(key.to_owned()).or_default().push(id);
         }
+        false
     }
 
     fn promises(&mut self, job: &Job) -> Vec<u64> {

@@ -183,12 +183,20 @@ fn assemble(settings: Settings, ground: Ground) -> Result<(Arc<App>, Hears), Err
     };
     let judging = rules::Policy { as_of: settings.as_of, ..rules::Policy::default() };
     let shelf = Arc::new(Shelf::new(Arc::clone(&catalog), judging.clone(), Arc::clone(&metrics)));
-    let (looked, hears) = mpsc::channel(64);
-    let on_shelf = Arc::clone(&shelf);
+    let (looked, hears) = mpsc::channel(256);
+    let (on_shelf, told) = (Arc::clone(&shelf), looked.clone());
     let listener: looks::Listener = Box::new(move |known, facts, promised| {
-        on_shelf.hold(known, facts);
-        // Nobody waits for what follows; where there is too much of it, the first pod does it.
-        let _later = looked.try_send((Arc::clone(known), promised));
+        if let Some(facts) = facts {
+            on_shelf.hold(known, facts);
+        } else if !promised {
+            return;
+        }
+        let news = (Arc::clone(known), promised);
+        // What was promised waits until it is heard; else the first pod does what would follow.
+        let _heard = match promised {
+            true => told.blocking_send(news).is_ok(),
+            false => told.try_send(news).is_ok(),
+        };
     });
     let looks = Looks::start(
         Arc::new(reader),
@@ -216,6 +224,7 @@ fn assemble(settings: Settings, ground: Ground) -> Result<(Arc<App>, Hears), Err
         judging,
         cache: settings.cache,
         attach: settings.attach,
+        looked,
         may_plain_http,
         metrics,
     });

@@ -12,7 +12,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -43,6 +43,8 @@ pub struct Nodes {
     catalog: Arc<Catalog>,
     metrics: Arc<Metrics>,
     sender: watch::Sender<Arc<Snapshot>>,
+    /// What the files held at the start.
+    initial: Mutex<Read>,
 }
 
 /// How often files are looked at.
@@ -68,11 +70,11 @@ impl Nodes {
     ) -> Result<(Arc<Nodes>, watch::Receiver<Arc<Snapshot>>), Error> {
         let empty = Snapshot { cluster: Arc::default(), version: 0, is_known: false, stale_since: None };
         let (sender, receiver) = watch::channel(Arc::new(empty));
-        let nodes = Arc::new(Nodes { source, targets, stack, catalog, metrics, sender });
+        let nodes = Nodes { source, targets, stack, catalog, metrics, sender, initial: Mutex::default() };
         let read = nodes.read_files()?;
         let is_known = !matches!(nodes.source, Source::Kubernetes);
         nodes.publish(&read, is_known, None);
-        Ok((nodes, receiver))
+        Ok((Arc::new(Nodes { initial: Mutex::new(read), ..nodes }), receiver))
     }
 
     /// Keeps them up to date for as long as it is polled.
@@ -81,6 +83,10 @@ impl Nodes {
             (Source::Kubernetes, Some(client)) => self.watch(client).await,
             _ => self.poll().await,
         }
+    }
+
+    fn initial(&self) -> Read {
+        std::mem::take(&mut self.initial.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn files(&self) -> Vec<Option<Vec<u8>>> {
@@ -156,7 +162,7 @@ impl Nodes {
     }
 
     async fn poll(&self) {
-        let mut last = self.files();
+        let mut last = self.initial().files;
         loop {
             tokio::time::sleep(FILES_EVERY).await;
             let files = self.files();
@@ -181,9 +187,7 @@ impl Nodes {
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Node"));
         let api: Api<DynamicObject> = Api::all_with(client, &kind);
         let mut events = std::pin::pin!(watcher::watcher(api, watcher::Config::default()).default_backoff());
-        let read = self.read_files();
-        let read = read.unwrap_or_else(|_| Read { files: self.files(), ..Read::default() });
-        let mut watched = Watched { read, ..Watched::default() };
+        let mut watched = Watched { read: self.initial(), ..Watched::default() };
         let mut files_at = tokio::time::Instant::now() + FILES_EVERY;
         let mut publish_at = files_at;
         loop {

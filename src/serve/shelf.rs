@@ -11,10 +11,13 @@ use crate::limits;
 use crate::names::Digest;
 use crate::rules::Policy;
 use crate::target::profile::GpuRequest;
+use moka::policy::EvictionPolicy;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
+/// Facts that are loaded at a time.
+const LOADS_MAX: usize = 8;
 /// Profiles whose judgments are remembered of one image.
 const PROFILES_MAX: usize = 256;
 
@@ -30,7 +33,7 @@ pub enum Missing {
 
 /// An image as one pod starts it, judged for as many profiles as were asked for.
 struct Row {
-    judgments: Mutex<HashMap<String, Arc<Judgment>>>,
+    judgments: Mutex<HashMap<Arc<str>, Arc<Judgment>>>,
     /// Held by who makes the missing ones.
     filling: tokio::sync::Mutex<()>,
 }
@@ -41,8 +44,10 @@ pub struct Shelf {
     metrics: Arc<Metrics>,
     rows: moka::sync::Cache<String, Arc<Row>>,
     facts: moka::sync::Cache<String, Arc<ImageFacts>>,
-    /// Judging and loading kept facts: as many at a time as there are cores.
+    /// Judging: as many at a time as there are cores.
     cores: Arc<Semaphore>,
+    /// Loading kept facts, for which a registry may be asked.
+    loads: Arc<Semaphore>,
     places: Semaphore,
 }
 
@@ -58,15 +63,19 @@ pub struct Question<'a> {
 
 impl Shelf {
     pub fn new(catalog: Arc<Catalog>, policy: Policy, metrics: Arc<Metrics>) -> Shelf {
-        /// A row with judgments for a few profiles, each with its reason in words.
-        const ROW_BYTES: u64 = 4 << 10;
+        /// A row with judgments for some profiles and a few reasons in words.
+        const ROW_BYTES: u64 = 8 << 10;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Shelf {
             catalog,
             policy,
             metrics,
             rows: moka::sync::Cache::new(limits::SERVE_JUDGMENT_BYTES_MAX / ROW_BYTES),
-            facts: moka::sync::Cache::new(limits::SERVE_FACTS_MAX),
+            facts: moka::sync::Cache::builder()
+                .max_capacity(limits::SERVE_FACTS_MAX)
+                .eviction_policy(EvictionPolicy::lru())
+                .build(),
+            loads: Arc::new(Semaphore::new(LOADS_MAX)),
             cores: Arc::new(Semaphore::new(cores)),
             places: Semaphore::new(limits::SERVE_JUDGMENTS_MAX),
         }
@@ -97,11 +106,12 @@ impl Shelf {
         if let Some(all) = row.all(question.profiles) {
             return Ok(all);
         }
-        let Ok(_place) = self.places.try_acquire() else { return Err(Missing::Overloaded) };
+        // Who waits for the same judgment takes no place of others.
         let _filling = row.filling.lock().await;
         if let Some(all) = row.all(question.profiles) {
             return Ok(all);
         }
+        let Ok(_place) = self.places.try_acquire() else { return Err(Missing::Overloaded) };
         let facts = self.load(looks, known, question.why).await?;
         let all = question.profiles.len() > PROFILES_MAX;
         let lacking = if all { question.profiles.to_vec() } else { row.lacking(question.profiles) };
@@ -118,7 +128,9 @@ impl Shelf {
                 judgments.clear();
             }
             for (profile, judgment) in lacking.iter().zip(made) {
-                judgments.insert(profile.key.clone(), Arc::new(judgment));
+                // Most hosts fare alike, with the same words.
+                let alike = judgments.values().find(|known| ***known == judgment).map(Arc::clone);
+                judgments.insert(Arc::clone(&profile.key), alike.unwrap_or_else(|| Arc::new(judgment)));
             }
         });
         self.metrics.judged();
@@ -137,7 +149,7 @@ impl Shelf {
         if let Some(facts) = self.facts.get(&key) {
             return Ok(facts);
         }
-        let permit = Arc::clone(&self.cores).acquire_owned().await.map_err(|_| Missing::Overloaded)?;
+        let permit = Arc::clone(&self.loads).acquire_owned().await.map_err(|_| Missing::Overloaded)?;
         let (looks_of, of) = (Arc::clone(looks), Arc::clone(known));
         let loading = tokio::task::spawn_blocking(move || {
             let _permit = permit;

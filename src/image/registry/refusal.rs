@@ -8,8 +8,8 @@ use oci_client::errors::{OciEnvelope, OciErrorCode};
 use reqwest::{Response, StatusCode};
 
 use super::session::Session;
-use crate::image::Error;
 use crate::image::auth::Credentials;
+use crate::image::{Error, ErrorKind};
 use crate::names::Digest;
 
 /// Of an error's body so much is read.
@@ -106,14 +106,14 @@ pub(super) async fn response(session: &Session, wanted: Wanted<'_>, response: Re
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if is_registry => refused(session, &said),
         StatusCode::NOT_FOUND if has(&OciErrorCode::NameUnknown) => {
-            Error::look(format!("no such repository `{repository}`")).hint("check the name and its spelling")
+            absent(format!("no such repository `{repository}`")).hint("check the name and its spelling")
         }
         StatusCode::NOT_FOUND => match wanted {
             Wanted::Manifest(digest) if digest.contains(':') => {
-                Error::look(format!("no such manifest {digest} in `{repository}`"))
+                absent(format!("no such manifest {digest} in `{repository}`"))
                     .hint("it may have been deleted, or pushed to another repository")
             }
-            Wanted::Manifest(tag) => Error::look(format!("no such tag `{tag}` in `{repository}`"))
+            Wanted::Manifest(tag) => absent(format!("no such tag `{tag}` in `{repository}`"))
                 .hint("check the tag and the name of the repository"),
             Wanted::Blob(digest) => Error::look(format!("blob {digest} is missing in `{repository}`"))
                 .hint("the image is incomplete there; push it again"),
@@ -155,6 +155,10 @@ pub(super) async fn not_written(session: &Session, response: Response) -> Error 
             "see whether the registry takes OCI artifacts; `cudalint export` writes the document to a file",
         ),
     }
+}
+
+fn absent(message: String) -> Error {
+    Error { kind: ErrorKind::NotFound, ..Error::look(message) }
 }
 
 /// The registry, or its token service, does not accept who asks.

@@ -4,6 +4,7 @@
 use super::{problem, whole};
 use crate::admission::decision::{Decision, State as Stands};
 use crate::admission::review;
+use crate::limits;
 use crate::serve::app::App;
 use crate::serve::looks::Why;
 use axum::Json;
@@ -31,11 +32,17 @@ pub(super) async fn admit(
         Ok(body) => body,
         Err(none) => return none.answer(),
     };
-    let review = match review::read(&body) {
+    let read = if body.len() <= limits::SERVE_SMALL_BODY_BYTES {
+        review::read(&body)
+    } else {
+        // Others are answered meanwhile.
+        let reading = tokio::task::spawn_blocking(move || review::read(&body)).await;
+        reading.unwrap_or_else(|_| Err("reading it ended in a fault of cudalint".to_owned()))
+    };
+    let review = match read {
         Ok(review) => review,
         Err(why) => return problem(StatusCode::BAD_REQUEST, &why, ""),
     };
-    drop(body);
     let is_pod = review.kind == "Pod";
     let policy = app.policy_of(&review.namespace);
     let decision = match (review.pod, app.enter()) {

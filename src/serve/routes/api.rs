@@ -12,7 +12,7 @@ use crate::inventory;
 use crate::names::{Digest, Platform};
 use crate::render::{Context, json as render};
 use crate::serve::app::App;
-use crate::serve::looks::{Look, Wanted, Why};
+use crate::serve::looks::{Known, Look, Wanted, Why};
 use crate::serve::reader::Access;
 use crate::serve::shelf::Missing;
 use crate::target::Target;
@@ -65,7 +65,9 @@ pub(super) async fn check(State(app): State<Arc<App>>, headers: HeaderMap, body:
         }
         let policy = app.policy_of(asked.namespace.as_deref().unwrap_or_default());
         let text = "cudalint has too much to do to look at the pod";
-        return Json(decided(&Decision::doubtful(Stands::Overloaded, text, policy, true))).into_response();
+        let kind = asked.pod.as_ref().and_then(|pod| pod.get("kind")?.as_str()).unwrap_or("Pod");
+        let decision = Decision::doubtful(Stands::Overloaded, text, policy, kind == "Pod");
+        return Json(decided(&decision)).into_response();
     }
     match (&asked.pod, &asked.image) {
         (Some(pod), None) => of_pod(&app, pod, asked.namespace.as_deref().unwrap_or_default()).await,
@@ -166,6 +168,7 @@ async fn of_image(app: &Arc<App>, headers: &HeaderMap, asked: CheckJson) -> Resp
     };
     let of = Arc::clone(app);
     let making = tokio::task::spawn_blocking(move || {
+        let facts = Known::named(&facts, &wanted.name);
         let inventory = inventory::build(&facts, &of.catalog);
         let report = crate::check(&inventory, &targets, &of.catalog, of.judging.clone());
         let context = Context { tool: of.tool.clone(), timing: None, as_of: of.judging.as_of.clone() };
@@ -241,7 +244,10 @@ pub(super) async fn facts(
         Look::Failed(error) => return problem(StatusCode::BAD_GATEWAY, &error.message, ""),
     };
     match app.shelf.load(&app.looks, &known, Why::Asked).await {
-        Ok(facts) => Json(json::write(&facts, app.tool.clone(), None)).into_response(),
+        Ok(facts) => {
+            let facts = Known::named(&facts, &known.name);
+            Json(json::write(&facts, app.tool.clone(), None)).into_response()
+        }
         Err(missing) => missed(&missing),
     }
 }

@@ -4,6 +4,7 @@
 //! anything but 200 and 302 for the end of the scan. It keeps one description per id, package and version for all images, so that
 //! the version names the host and the image.
 
+use super::notify::with_port;
 use super::{client, header, whole};
 use crate::image::reference::Reference;
 use crate::names::Digest;
@@ -177,12 +178,19 @@ fn wanted(app: &App, client: &Client, request: &ScanRequest) -> Result<Wanted, S
     let url = reqwest::Url::parse(&request.registry.url).map_err(|e| format!("registry.url: {e}"))?;
     let host = url.host_str().filter(|_| matches!(url.scheme(), "http" | "https"));
     let host = host.ok_or("registry.url is no URL of a registry")?;
-    let host = url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"));
+    let host = match (url.port(), url.scheme()) {
+        (Some(port), _) => format!("{host}:{port}"),
+        (None, "http") if !host.contains('.') => format!("{host}:80"),
+        _ => with_port(host),
+    };
     if Digest::parse(&request.artifact.digest).is_none() {
         return Err("artifact.digest is no digest".to_owned());
     }
     let text = format!("{host}/{}@{}", request.artifact.repository, request.artifact.digest);
     let name = Reference::parse(&text).map_err(|e| format!("artifact: {}", e.message))?;
+    if name.api_host() != host {
+        return Err(format!("registry.url names {host}, and the artifact reads as one of {}", name.registry));
+    }
     if url.scheme() == "http" && !name.is_loopback() && !app.may_plain_http {
         return Err("registry.url is plain HTTP: start cudalint serve with --insecure, or give Harbor's HTTPS address".to_owned());
     }
@@ -284,7 +292,9 @@ async fn made(app: &Arc<App>, known: &Arc<Known>, asked: &Scan) -> Result<Value,
         .map(|row| row.profile.target.clone())
         .collect();
     let (of, artifact, digest) = (Arc::clone(app), asked.artifact.clone(), known.digest.clone());
+    let name = known.name.clone();
     let making = tokio::task::spawn_blocking(move || {
+        let facts = Known::named(&facts, &name);
         let inventory = inventory::build(&facts, &of.catalog);
         let report = crate::check(&inventory, &targets, &of.catalog, of.judging.clone());
         json!({
@@ -374,6 +384,7 @@ fn text(parts: &[&str]) -> String {
 pub(crate) fn reports() -> moka::sync::Cache<String, Arc<Scan>> {
     moka::sync::Cache::builder()
         .max_capacity(limits::SERVE_REPORTS_MAX as u64)
+        .eviction_policy(moka::policy::EvictionPolicy::lru())
         .time_to_live(std::time::Duration::from_secs(limits::SERVE_REPORT_SECONDS))
         .build()
 }

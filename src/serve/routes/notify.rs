@@ -9,7 +9,6 @@ use crate::image::reference::Reference;
 use crate::image::registry::lists::is_of_another;
 use crate::names::Digest;
 use crate::serve::app::{App, promise_of};
-use crate::serve::attach::attach;
 use crate::serve::looks::{Look, Wanted, Why};
 use crate::serve::reader::Access;
 use axum::Json;
@@ -56,6 +55,10 @@ pub(super) async fn notify(State(app): State<Arc<App>>, headers: HeaderMap, body
             return problem(StatusCode::BAD_REQUEST, "a notification is a JSON object", "see /openapi.json");
         }
     };
+    // For which architectures is not known yet.
+    if let Some(why) = app.unready() {
+        return problem(StatusCode::SERVICE_UNAVAILABLE, why, "send it again later");
+    }
     let mut ignored = 0usize;
     let mut wanted: Vec<Wanted> = Vec::new();
     let platforms = app.platforms(&app.snapshot().cluster.everywhere());
@@ -75,10 +78,27 @@ pub(super) async fn notify(State(app): State<Arc<App>>, headers: HeaderMap, body
             access: Access::Server,
         }));
     }
-    // Not acknowledged: registries send it again.
+    let queued = match promise(&app, &wanted).await {
+        Ok(queued) => queued,
+        Err((status, why, hint)) => return problem(status, why, hint),
+    };
+    tracing::info!(client = %client.name, queued, ignored, "notified");
+    (StatusCode::ACCEPTED, Json(json!({ "queued": queued, "ignored": ignored }))).into_response()
+}
+
+/// Writes the promises down and queues the images; what is refused is not acknowledged, and registries send it again.
+async fn promise(app: &App, wanted: &[Wanted]) -> Result<usize, (StatusCode, &'static str, &'static str)> {
+    const LATER: &str = "send it again later";
+    if app.looks.is_too_many(wanted.len()) {
+        return Err((
+            StatusCode::BAD_REQUEST,
+            "more images than the queue has places",
+            "send fewer at a time",
+        ));
+    }
     if !app.looks.has_room(wanted.len()) {
         app.metrics.overloaded();
-        return problem(StatusCode::SERVICE_UNAVAILABLE, "the queue is full", "send it again later");
+        return Err((StatusCode::SERVICE_UNAVAILABLE, "the queue is full", LATER));
     }
     let texts: Vec<String> =
         wanted.iter().filter_map(|w| Some(promise_of(&w.name, w.platform.as_ref()?))).collect();
@@ -86,24 +106,19 @@ pub(super) async fn notify(State(app): State<Arc<App>>, headers: HeaderMap, body
     let promised = tokio::task::spawn_blocking(move || journal.promise(&texts)).await;
     let Ok(Ok(promises)) = promised else {
         tracing::error!("the journal cannot be written: nothing is promised");
-        return problem(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the journal cannot be written",
-            "send it again later",
-        );
+        return Err((StatusCode::SERVICE_UNAVAILABLE, "the journal cannot be written", LATER));
     };
     for (wanted, promise) in wanted.iter().zip(&promises) {
         let look = app.looks.look(wanted, Why::Promised(promise.id));
         // What is known already brings no other news.
         if let Look::Known(known) = look
             && app.attach
+            && app.looked.try_send((known, true)).is_err()
         {
-            let app = Arc::clone(&app);
-            tokio::spawn(async move { attach(&app, &known).await });
+            tracing::warn!(image = %wanted.name, "too much to do: nothing is attached to it");
         }
     }
-    tracing::info!(client = %client.name, queued = promises.len(), ignored, "notified");
-    (StatusCode::ACCEPTED, Json(json!({ "queued": promises.len(), "ignored": ignored }))).into_response()
+    Ok(promises.len())
 }
 
 /// Signatures, attestations and lists of referrers are pushed too, by this program among others.
@@ -133,6 +148,14 @@ fn pushed(value: &Value) -> Option<Vec<String>> {
     value.get("target").and(value.get("action")).map(|_| distribution(value).into_iter().collect())
 }
 
+/// A host that reads as one: without dot or port it would be a part of a name on Docker Hub.
+pub(super) fn with_port(host: &str) -> String {
+    match host.contains(['.', ':']) || host == "localhost" {
+        true => host.to_owned(),
+        false => format!("{host}:443"),
+    }
+}
+
 fn distribution(event: &Value) -> Option<String> {
     let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).filter(|t| !t.is_empty());
     let media_type = text("/target/mediaType")?;
@@ -143,7 +166,7 @@ fn distribution(event: &Value) -> Option<String> {
         let (_, rest) = text("/target/url")?.split_once("://")?;
         rest.split('/').next()
     };
-    let host = text("/request/host").or_else(of_url)?;
+    let host = with_port(text("/request/host").or_else(of_url)?);
     let digest = text("/target/digest").filter(|d| Digest::parse(d).is_some())?;
     let tag = text("/target/tag").map(|tag| format!(":{tag}")).unwrap_or_default();
     Some(format!("{host}/{}{tag}@{digest}", text("/target/repository")?))
@@ -152,10 +175,11 @@ fn distribution(event: &Value) -> Option<String> {
 /// The tag of a push without tag is its digest.
 fn harbor(resource: &Value) -> Option<String> {
     let text = |key: &str| resource.get(key).and_then(Value::as_str).filter(|t| !t.is_empty());
-    let url = text("resource_url")?;
+    let (host, rest) = text("resource_url")?.split_once('/')?;
+    let url = format!("{}/{rest}", with_port(host));
     let digest = text("digest").filter(|d| Digest::parse(d).is_some())?;
     match url.contains('@') {
-        true => Some(url.to_owned()),
+        true => Some(url),
         false => Some(format!("{url}@{digest}")),
     }
 }
