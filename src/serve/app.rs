@@ -33,6 +33,8 @@ use tokio::time::Instant;
 
 /// Images that are judged anew when nodes change.
 const REJUDGED_MAX: usize = 2000;
+/// For one image, where others wait behind it.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How often the file of clients is looked at.
 const FILES_EVERY: Duration = Duration::from_secs(5);
 /// After which nodes that are not kept up to date are spoken of.
@@ -472,7 +474,8 @@ impl App {
             profiles: &profiles,
             why: Why::Peek,
         };
-        let Ok(judgments) = self.shelf.judgments(&self.looks, known, question).await else { return };
+        let judging = self.shelf.judgments(&self.looks, known, question);
+        let Ok(Ok(judgments)) = tokio::time::timeout(PATIENCE, judging).await else { return };
         let runs = judgments.iter().any(|j| j.verdict != Verdict::Fails);
         let mut ran = self.ran();
         if ran.len() > REJUDGED_MAX * 4 {
@@ -494,7 +497,10 @@ impl App {
             let snapshot = self.snapshot();
             self.prejudge(&known, &snapshot).await;
             if self.attach && promised {
-                super::attach::attach(&self, &known).await;
+                let attaching = super::attach::attach(&self, &known);
+                if tokio::time::timeout(PATIENCE, attaching).await.is_err() {
+                    tracing::warn!(image = %known.name, "attaching takes long: others come first");
+                }
             }
         }
     }

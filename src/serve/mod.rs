@@ -158,6 +158,9 @@ async fn serve(settings: Settings) -> Result<(), Error> {
     Ok(())
 }
 
+/// Images that were looked at and are not judged yet.
+const NEWS_MAX: usize = 1024;
+
 /// What is there before images can be asked for.
 struct Ground {
     catalog: Arc<Catalog>,
@@ -183,7 +186,7 @@ fn assemble(settings: Settings, ground: Ground) -> Result<(Arc<App>, Hears), Err
     };
     let judging = rules::Policy { as_of: settings.as_of, ..rules::Policy::default() };
     let shelf = Arc::new(Shelf::new(Arc::clone(&catalog), judging.clone(), Arc::clone(&metrics)));
-    let (looked, hears) = mpsc::channel(256);
+    let (looked, hears) = mpsc::channel(NEWS_MAX);
     let (on_shelf, told) = (Arc::clone(&shelf), looked.clone());
     let listener: looks::Listener = Box::new(move |known, facts, promised| {
         if let Some(facts) = facts {
@@ -191,12 +194,10 @@ fn assemble(settings: Settings, ground: Ground) -> Result<(Arc<App>, Hears), Err
         } else if !promised {
             return;
         }
-        let news = (Arc::clone(known), promised);
-        // What was promised waits until it is heard; else the first pod does what would follow.
-        let _heard = match promised {
-            true => told.blocking_send(news).is_ok(),
-            false => told.try_send(news).is_ok(),
-        };
+        // Looking never waits for what follows: where there is too much of it, the first pod does it.
+        if told.try_send((Arc::clone(known), promised)).is_err() && promised {
+            tracing::warn!(image = %known.name, "too much to do: it is not judged before a pod asks, and nothing is attached");
+        }
     });
     let looks = Looks::start(
         Arc::new(reader),
