@@ -123,6 +123,8 @@ pub const SERVE_JUDGMENTS_MAX: usize = 64;
 pub const SERVE_ARRIVAL_SECONDS: u64 = 10;
 /// Threads that read manifests and kept facts.
 pub const SERVE_QUICK_THREADS: usize = 16;
+/// How often files that may change are looked at: the kubelet writes them a minute or so after a Secret has changed.
+pub const SERVE_FILES_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
 /// Images that the server remembers having looked at.
 pub const SERVE_IMAGES_MAX: usize = 50_000;
 /// Images whose facts are held in memory, beside those on disk.

@@ -12,8 +12,8 @@ use crate::scan;
 use crate::serve::allow::{Allowed, Globs};
 use crate::serve::looks::Ages;
 use crate::serve::{Settings, nodes, tls};
-use clap::ArgMatches;
 use clap::parser::ValueSource;
+use clap::{ArgMatches, ValueEnum};
 use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
@@ -149,19 +149,15 @@ fn modes(texts: &[String]) -> Result<Vec<(globset::GlobMatcher, Mode)>, Error> {
         let wrong = |why: &str| Error::usage(format!("--namespace-mode `{text}`: {why}"));
         let (glob, name) =
             text.split_once('=').ok_or_else(|| wrong("write GLOB=MODE, such as ml-*=enforce"))?;
-        let mode = match name {
-            "audit" => Mode::Audit,
-            "warn" => Mode::Warn,
-            "enforce" => Mode::Enforce,
-            _ => return Err(wrong("the modes are audit, warn and enforce")),
-        };
+        let name =
+            ModeName::from_str(name, false).map_err(|_| wrong("the modes are audit, warn and enforce"))?;
         let glob = globset::Glob::new(glob).map_err(|e| wrong(&e.kind().to_string()))?;
-        Ok((glob.compile_matcher(), mode))
+        Ok((glob.compile_matcher(), mode(name)))
     };
     texts.iter().map(one).collect()
 }
 
-/// Logs go to stderr, one line each. What comes from other programs' code is told only where it warns.
+/// Logs go to stderr, one line each. What libraries would tell is left out.
 fn log(args: &ServeArgs) -> Result<(), Error> {
     let level = args.log_level.to_ascii_lowercase();
     if !["error", "warn", "info", "debug"].contains(&level.as_str()) {

@@ -35,8 +35,6 @@ use tokio::time::Instant;
 const REJUDGED_MAX: usize = 2000;
 /// For one image, where others wait behind it.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often the file of clients is looked at.
-const FILES_EVERY: Duration = Duration::from_secs(5);
 /// After which nodes that are not kept up to date are spoken of.
 const STALE: Duration = Duration::from_secs(60);
 
@@ -318,16 +316,8 @@ impl App {
         if let Some(why) = self.allowed.refuses(&name) {
             return (Answer::NotAllowed(why), false);
         }
-        let request = container.asks.as_ref().map_or(GpuRequest::Engine, request);
-        let profiles: Vec<Arc<Profile>> = candidates.rows.iter().map(|r| Arc::clone(&r.profile)).collect();
-        let platforms = self.platforms(candidates);
-        let judged =
-            self.judged(&name, &container.overrides, request, &profiles, &platforms, why, times).await;
-        match judged {
-            Ok(judged) => {
-                let digest = judged.digests.join(" ");
-                (Answer::Judged { digest, here: judged.verdicts }, false)
-            }
+        match self.judged(&name, container, candidates, why, times).await {
+            Ok((digests, here)) => (Answer::Judged { digest: digests.join(" "), here }, false),
             Err(Missing::Cold) if why == Why::Peek => (Answer::Unseen, false),
             Err(Missing::Cold) => (Answer::Cold, false),
             Err(Missing::Overloaded) => (Answer::Cold, true),
@@ -335,22 +325,22 @@ impl App {
         }
     }
 
-    /// An image on profiles of one or more architectures.
-    #[expect(clippy::too_many_arguments, reason = "each says another thing, and there are two callers")]
-    pub async fn judged(
+    /// The digests of an image for the architectures of the candidates, and the judgment on each candidate.
+    async fn judged(
         &self,
         name: &Reference,
-        overrides: &Overrides,
-        request: GpuRequest,
-        profiles: &[Arc<Profile>],
-        platforms: &BTreeMap<String, Platform>,
+        container: &Container,
+        candidates: &Candidates,
         why: Why,
         times: Times,
-    ) -> Result<Judged, Missing> {
-        let mut out = Judged { digests: Vec::new(), verdicts: vec![None; profiles.len()] };
+    ) -> Result<(Vec<String>, Vec<Option<Arc<Judgment>>>), Missing> {
+        let overrides = &container.overrides;
+        let request = container.asks.as_ref().map_or(GpuRequest::Engine, request);
+        let profiles: Vec<Arc<Profile>> = candidates.rows.iter().map(|r| Arc::clone(&r.profile)).collect();
+        let (mut digests, mut verdicts) = (Vec::new(), vec![None; profiles.len()]);
         let mut failed = None;
         let mut absent: Vec<String> = Vec::new();
-        for (arch, platform) in platforms {
+        for (arch, platform) in &self.platforms(candidates) {
             let wanted =
                 Wanted { name: name.clone(), platform: Some(platform.clone()), access: Access::Server };
             let known = match self.looks.wait(&wanted, why, times.wait).await {
@@ -368,8 +358,8 @@ impl App {
                 }
             };
             let digest = known.digest.to_string();
-            if !out.digests.contains(&digest) {
-                out.digests.push(digest);
+            if !digests.contains(&digest) {
+                digests.push(digest);
             }
             let here: Vec<usize> = profiles
                 .iter()
@@ -383,19 +373,19 @@ impl App {
             let judgments =
                 tokio::time::timeout_at(times.deadline, judging).await.unwrap_or(Err(Missing::Cold))?;
             for (at, judgment) in here.into_iter().zip(judgments) {
-                if let Some(slot) = out.verdicts.get_mut(at) {
+                if let Some(slot) = verdicts.get_mut(at) {
                     *slot = Some(judgment);
                 }
             }
         }
-        for (profile, verdict) in profiles.iter().zip(&mut out.verdicts) {
+        for (profile, verdict) in profiles.iter().zip(&mut verdicts) {
             let arch = self.arch_of(profile);
             if absent.iter().any(|a| a == arch) {
                 *verdict = Some(Arc::new(Judgment::no_variant(arch)));
             }
         }
         // Where one of several architectures could not be read, that is what stands in the way.
-        failed.map_or(Ok(out), |why| Err(Missing::Failed(why)))
+        failed.map_or(Ok((digests, verdicts)), |why| Err(Missing::Failed(why)))
     }
 
     /// What an earlier run of the server promised and did not live to do.
@@ -442,7 +432,7 @@ impl App {
     pub async fn follow_clients(self: Arc<Self>, path: std::path::PathBuf) {
         let mut last = std::fs::read(&path).ok();
         loop {
-            tokio::time::sleep(FILES_EVERY).await;
+            tokio::time::sleep(limits::SERVE_FILES_EVERY).await;
             let bytes = std::fs::read(&path).ok();
             if bytes == last {
                 continue;
@@ -516,13 +506,6 @@ impl App {
             }
         }
     }
-}
-
-/// An image on some profiles.
-pub struct Judged {
-    pub digests: Vec<String>,
-    /// In the order of the profiles; `None` where the image has nothing for that architecture.
-    pub verdicts: Vec<Option<Arc<Judgment>>>,
 }
 
 /// A promise in words: reference and platform.

@@ -114,6 +114,11 @@ pub struct Limits {
     pub slow: usize,
 }
 
+/// Whether asking again would give the same answer.
+fn is_final(error: &Error) -> bool {
+    matches!(error.kind, ErrorKind::NoPlatform | ErrorKind::NotFound)
+}
+
 /// What hears of images that were looked at: facts where they are new, and whether it was promised. Called from threads that may
 /// wait.
 pub type Listener = Box<dyn Fn(&Arc<Known>, Option<Arc<ImageFacts>>, bool) + Send + Sync>;
@@ -474,7 +479,7 @@ impl Looks {
                 Ok(known)
             }
             // An answer like any other: nothing went wrong.
-            Outcome::Failed(error) if matches!(error.kind, ErrorKind::NoPlatform | ErrorKind::NotFound) => {
+            Outcome::Failed(error) if is_final(&error) => {
                 self.metrics.looked(false, true, took);
                 Err(error)
             }
@@ -484,7 +489,6 @@ impl Looks {
                 Err(error)
             }
         };
-        let is_final = |e: &Error| matches!(e.kind, ErrorKind::NoPlatform | ErrorKind::NotFound);
         let may_pass = answer.as_ref().err().is_some_and(|e| !is_final(e));
         let now = Instant::now();
         let mut inner = self.inner();

@@ -5,6 +5,7 @@ use super::metrics::Metrics;
 use crate::admission::cluster::{Cluster, Node};
 use crate::catalog::Catalog;
 use crate::image::Error;
+use crate::limits::SERVE_FILES_EVERY as FILES_EVERY;
 use crate::target::{Host, Target, fleet, nodes};
 use futures_util::StreamExt;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
@@ -47,8 +48,6 @@ pub struct Nodes {
     initial: Mutex<Read>,
 }
 
-/// How often files are looked at.
-const FILES_EVERY: Duration = Duration::from_secs(5);
 /// Changes of nodes come in bursts; they are taken together.
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -71,7 +70,7 @@ impl Nodes {
         let empty = Snapshot { cluster: Arc::default(), version: 0, is_known: false, stale_since: None };
         let (sender, receiver) = watch::channel(Arc::new(empty));
         let nodes = Nodes { source, targets, stack, catalog, metrics, sender, initial: Mutex::default() };
-        let read = nodes.read_files()?;
+        let read = nodes.read(nodes.files())?;
         let is_known = !matches!(nodes.source, Source::Kubernetes);
         nodes.publish(&read, is_known, None);
         Ok((Arc::new(Nodes { initial: Mutex::new(read), ..nodes }), receiver))
@@ -98,8 +97,7 @@ impl Nodes {
         vec![file.and_then(read), self.targets.as_deref().and_then(read)]
     }
 
-    fn read_files(&self) -> Result<Read, Error> {
-        let files = self.files();
+    fn read(&self, files: Vec<Option<Vec<u8>>>) -> Result<Read, Error> {
         let text = |path: &Path, option: &str, bytes: Option<&Vec<u8>>| {
             let bytes = bytes.ok_or_else(|| {
                 let why =
@@ -109,7 +107,7 @@ impl Nodes {
             String::from_utf8(bytes.clone())
                 .map_err(|_| Error::usage(format!("{option} `{}` is no text", path.display())))
         };
-        let mut read = Read { nodes: BTreeMap::new(), pools: Vec::new(), files: files.clone() };
+        let mut read = Read::default();
         if let Source::File(path) = &self.source {
             let text = text(path, "--nodes", files.first().and_then(Option::as_ref))?;
             let wrong = |why: String| Error::usage(format!("--nodes `{}`: {why}", path.display()));
@@ -129,6 +127,7 @@ impl Nodes {
             })?;
             read.pools = found.targets;
         }
+        read.files = files;
         Ok(read)
     }
 
@@ -169,15 +168,12 @@ impl Nodes {
             if files == last {
                 continue;
             }
-            match self.read_files() {
-                Ok(read) => {
-                    last.clone_from(&read.files);
-                    self.publish(&read, true, None);
-                }
+            last.clone_from(&files);
+            match self.read(files) {
+                Ok(read) => self.publish(&read, true, None),
                 Err(error) => {
                     tracing::error!(error = %error.message, "hosts are kept as they were");
                     self.publish_stale();
-                    last = files;
                 }
             }
         }
@@ -234,8 +230,8 @@ impl Nodes {
         if files == watched.read.files {
             return;
         }
-        watched.read.files = files;
-        match self.read_files() {
+        watched.read.files.clone_from(&files);
+        match self.read(files) {
             Ok(new) => {
                 watched.read.pools = new.pools;
                 watched.changed = true;

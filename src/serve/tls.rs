@@ -11,10 +11,6 @@ use rustls::{RootCertStore, ServerConfig};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
-
-/// How often the files are looked at: the kubelet writes them a minute or so after a Secret has changed.
-const EVERY: Duration = Duration::from_secs(5);
 
 /// Files of the listener's TLS.
 #[derive(Clone, Debug)]
@@ -51,7 +47,7 @@ impl Tls {
     /// Takes up what changed; where that cannot be used, what was goes on.
     pub async fn follow(&self, metrics: &Metrics) {
         loop {
-            tokio::time::sleep(EVERY).await;
+            tokio::time::sleep(limits::SERVE_FILES_EVERY).await;
             let Ok(bytes) = read(&self.files) else { continue };
             if self.state.read().unwrap_or_else(PoisonError::into_inner).bytes == bytes {
                 continue;
